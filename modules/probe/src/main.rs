@@ -1,0 +1,2 @@
+//! Bare-metal entry (under construction).
+fn main() {}

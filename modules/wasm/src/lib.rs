@@ -1,0 +1,3 @@
+//! SILA module wasm.
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]

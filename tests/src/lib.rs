@@ -1,0 +1,2 @@
+//! Integration tests of SILA.
+#![forbid(unsafe_code)]
