@@ -1,3 +1,20 @@
 //! The SILA contract: everything that crosses a boundary, defined once.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
+
+pub mod error;
+pub mod record;
+pub mod sif;
+pub mod object;
+pub mod ops;
+pub mod protocol;
+pub mod rights;
+pub mod status;
+pub mod syscall;
+
+pub use error::Error;
+pub use object::ObjectType;
+pub use ops::Op;
+pub use rights::Rights;
+pub use syscall::Slot;
+

@@ -1,0 +1,124 @@
+//! Errors that the kernel returns (the status field of the result register).
+
+macro_rules! errors {
+    ($($name:ident = $num:literal, $text:literal;)*) => {
+        /// Why a system call was refused. The state is as if the call had not been made.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+        #[repr(u16)]
+        pub enum Error { $(#[doc = $text] $name = $num),* }
+
+        impl Error {
+            /// Every error, in order of number.
+            pub const ALL: &'static [Error] = &[$(Error::$name),*];
+
+            /// The error with this number; 0 is success and names none.
+            pub const fn from_number(number: u16) -> Option<Self> {
+                match number { $($num => Some(Error::$name),)* _ => None }
+            }
+
+            /// The error's name.
+            pub const fn name(self) -> &'static str {
+                match self { $(Error::$name => stringify!($name)),* }
+            }
+
+            /// A sentence that names the cause.
+            pub const fn sentence(self) -> &'static str {
+                match self { $(Error::$name => $text),* }
+            }
+        }
+
+        impl core::fmt::Display for Error {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                f.write_str(self.sentence())
+            }
+        }
+    };
+}
+
+errors! {
+    NoCapability = 1, "the slot holds no capability";
+    WrongType = 2, "the capability names an object of another type";
+    MissingRight = 3, "the capability lacks a right that the operation needs";
+    EndowOnly = 4, "the capability may only be passed on at process creation";
+    SlotOccupied = 5, "the destination slot already holds a capability";
+    SlotOutOfRange = 6, "the slot number lies outside the CSpace";
+    InvalidArgument = 7, "an argument is outside its permitted range";
+    InvalidOperation = 8, "no such system call or operation exists";
+    OutOfFrames = 9, "the Pool has too few frames left";
+    OutOfObjectBytes = 10, "the Pool has too few object bytes left";
+    ArenaFull = 11, "the kernel has no room for another object of this type";
+    Timeout = 12, "the deadline passed";
+    PeerDied = 13, "the peer ended before it received the message";
+    PeerDiedDelivered = 14, "the peer received the call and ended before it answered";
+    CallerGone = 15, "the caller no longer waits for this reply";
+    NotReceiver = 16, "the process is not the endpoint's receiver";
+    LabelMismatch = 17, "the process's manifest does not declare this service";
+    ReplySlotTaken = 18, "the slot named for the Reply is occupied";
+    BadAddress = 19, "the address range is not page-aligned, wraps or leaves user space";
+    AlreadyMapped = 20, "the address range overlaps an existing mapping";
+    StillWritable = 21, "a writable mapping or a pending kernel write keeps the Region unsealed";
+    Sealed = 22, "the Region is sealed and can never be written again";
+    NotSealed = 23, "the Region is not sealed";
+    MessageTooLong = 24, "the message is longer than 120 words, or no message page exists";
+    ObjectGone = 25, "the object no longer exists";
+    AlreadyBadged = 26, "the capability already carries a badge";
+    Suspended = 27, "the thread is suspended";
+    VerificationBusy = 28, "too many verifications are queued";
+    NotCopyable = 29, "the capability lacks the copy right or is of a kind that is never copied";
+    CannotGrant = 30, "the endpoint capability does not carry the right to send capabilities";
+    TransferFailed = 31, "the receiver has no free slots for the capabilities sent";
+    AlreadyBound = 32, "the object is already bound or has a receiver";
+    NotBound = 33, "the object is not bound";
+    Dying = 34, "the object is being destroyed";
+    NotStarted = 35, "the process was not started";
+    AlreadyStarted = 36, "the process was already started";
+    PriorityTooHigh = 37, "the priority lies above the ceiling";
+    BadProof = 38, "the load proof is malformed or longer than its Region";
+    BadImage = 39, "the image header is invalid (word 0 names the rule)";
+    ImageSize = 40, "the image's size differs from the manifest";
+    ImageDigest = 41, "the image's digest differs from the manifest";
+    ManifestMalformed = 42, "the manifest is malformed or not canonical (word 0 names the rule)";
+    ManifestSignature = 43, "the manifest's signature is invalid";
+    BinarySignature = 44, "the binary's signature is invalid";
+    UnknownKey = 45, "the publisher's key is not in the KeyRing";
+    KeyRevoked = 46, "the publisher's key is revoked";
+    VersionRevoked = 47, "this version of the module is revoked";
+    WeakAlgorithm = 48, "the signature algorithm is unknown or too weak";
+    Namespace = 49, "the publisher may not sign modules of this name";
+    BelowFloor = 50, "the security version lies below the floor";
+    WrongPurpose = 51, "a key of another purpose (test or release) signed this";
+    VersionReuse = 52, "the same version was seen with other content";
+    EntryOutsideCode = 53, "the manifest's entry differs from the image's";
+    RequestNotGranted = 54, "a mandatory capability request has no source (word 0 names the request)";
+    RequestWrongType = 55, "the source for a request is of another type (word 0 names the request)";
+    RequestRights = 56, "the source for a request lacks rights it asks for (word 0 names the request)";
+    RequestCeiling = 57, "a request exceeds the publisher's ceiling (word 0 names the request)";
+    RequestPolicy = 58, "policy forbids a request (word 0 names the request)";
+    RequestAmount = 59, "a request asks for more than the Pool holds (word 0 names the request)";
+    RequestBadge = 60, "the source for a request carries another badge (word 0 names the request)";
+    SourceGone = 61, "a source capability changed or vanished while the load was under way";
+    RecordMalformed = 62, "the signed record is malformed or not canonical";
+    RecordSignature = 63, "the record's signature is invalid";
+    RecordStale = 64, "the record's sequence is not newer than the one in force";
+    IntegrityFault = 65, "a stored security decision is corrupt";
+    AbiVersion = 66, "the image was built for another ABI version";
+    PortOutOfRange = 67, "the port lies outside the capability's range";
+    NoMoreEntries = 68, "the enumeration has ended";
+    WrongPublisher = 69, "the manifest's publisher is not the one its key is certified for";
+    GrantUnrequested = 70, "a grant names a request that the manifest does not hold";
+    PoolInUse = 71, "the Pool still pays for objects";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn error_numbers_round_trip_and_are_dense() {
+        for (i, &e) in Error::ALL.iter().enumerate() {
+            assert_eq!(e as usize, i + 1);
+            assert_eq!(Error::from_number(e as u16), Some(e));
+        }
+        assert_eq!(Error::from_number(0), None);
+    }
+}

@@ -1,0 +1,267 @@
+//! The ABI table: every operation on every object, defined once.
+//!
+//! Dispatch in the kernel, the stubs of `sila_rt`, the rights tests and the ABI chapter of the book all
+//! come from [`TABLE`]. [`for_each_operation!`] hands the same rows to a macro of one's own.
+
+use crate::object::ObjectType;
+use crate::rights::Rights;
+
+/// What one argument word means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Arg {
+    /// A plain number; the operation's description gives unit and range.
+    Word,
+    /// The number of a free slot in the caller's CSpace, for the capability that results.
+    Dst,
+    /// A slot with a capability of this type and at least these rights.
+    Cap(ObjectType, Rights),
+}
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct OpInfo {
+    /// The operation.
+    pub op: Op,
+    /// Its name.
+    pub name: &'static str,
+    /// The object type it works on; `None`: any.
+    pub object: Option<ObjectType>,
+    /// Rights needed on the capability invoked.
+    pub rights: Rights,
+    /// Arguments, words 0 to 5, by name.
+    pub args: &'static [(&'static str, Arg)],
+    /// True if the caller may wait.
+    pub blocks: bool,
+    /// True if the operation may be preempted by restarting the system call instruction.
+    pub restarts: bool,
+    /// True if an endow-only capability may be used for it.
+    pub endow_ok: bool,
+    /// Description: effect, results, units.
+    pub doc: &'static str,
+}
+
+/// Calls `$callback! { rows }` with every operation of the ABI. A row is
+/// `number Name(Object, RIGHTS, mode) (arg: kind, …) "description";` where Object is an object type
+/// or `Any`; mode is `plain`, `blocks`, `restarts` or `endow`.
+#[macro_export]
+macro_rules! for_each_operation {
+    ($callback:ident) => {
+        $callback! {
+            1 CapCopy(Any, COPY, plain) (dst: Dst, rights: Word)
+                "Make a child of this capability in slot dst with the given rights, all of which it must hold.";
+            2 CapMint(Any, COPY, plain) (dst: Dst, rights: Word, badge: Word)
+                "As CapCopy, and set the child's badge, once: a badged capability can't be badged again.";
+            3 CapMove(Any, NONE, endow) (dst: Dst)
+                "Move this capability to slot dst; it keeps its place in the derivation.";
+            4 CapDelete(Any, NONE, endow) ()
+                "Remove this capability; its children become its parent's. Deleting a Reply ends the call with PeerDied.";
+            5 CapRevoke(Any, MANAGE, restarts) ()
+                "Delete every descendant of this capability, not the capability itself.";
+            6 CapStatus(Any, NONE, endow) ()
+                "Words: object type, rights, badge.";
+            10 PoolCreate(Pool, CREATE, plain) (frames: Word, object_bytes: Word, dst: Dst)
+                "Split a child Pool off this one with these quotas.";
+            11 PoolStatus(Pool, READ, plain) ()
+                "Words: frame quota, frames used, object byte quota, object bytes used.";
+            12 RegionCreate(Pool, CREATE, restarts) (frames: Word, dst: Dst)
+                "A Region of 1 to 65,536 zeroed frames.";
+            13 EndpointCreate(Pool, CREATE, plain) (flags: Word, ceiling: Word, dst: Dst)
+                "An Endpoint whose receiver is the caller's process. Flags: 1 durable, 2 labelled (with the service that the caller's manifest declares).";
+            14 NotificationCreate(Pool, CREATE, plain) (dst: Dst)
+                "A Notification with no flag set.";
+            20 RegionMap(Region, READ, plain) (process: Cap(Process, MANAGE), address: Word, offset: Word, pages: Word, writable: Word, dst: Dst)
+                "Map pages of the Region at a page-aligned address; offset in pages. Writable (1) needs WRITE and an unsealed Region. The Mapping capability goes to dst.";
+            21 RegionSeal(Region, SEAL, plain) ()
+                "Make the Region immutable for ever. Fails with StillWritable while a writable mapping or kernel write exists; never unmaps.";
+            22 RegionStatus(Region, NONE, plain) ()
+                "Words: frames, sealed (0 or 1), mappings, writable mappings.";
+            25 MappingUnmap(Mapping, MANAGE, plain) ()
+                "Remove the mapping and this record.";
+            26 MappingProtect(Mapping, MANAGE, plain) ()
+                "Make the mapping read-only.";
+            30 EndpointLabel(Endpoint, NONE, plain) ()
+                "The service label: word 0 the publisher's length, word 1 the name's length in bytes (both 0 if unlabelled), words 2 to 9 and 10 to 17 their bytes.";
+            31 EndpointBind(Endpoint, MANAGE, plain) (process: Cap(Process, MANAGE))
+                "Make the process the receiver of an Endpoint that has none; a labelled one wants a manifest that declares its label.";
+            35 Signal(Notification, SEND, plain) (flags: Word)
+                "Set flags; wakes one waiter. Never blocks.";
+            36 NotificationBind(Notification, MANAGE, plain) (thread: Cap(Thread, MANAGE))
+                "Deliver the flags to this thread's next recv on any Endpoint.";
+            37 NotificationAlarm(Notification, MANAGE, plain) (time: Word, flags: Word)
+                "Set flags at a time (ns since boot); u64::MAX cancels. One alarm per Notification.";
+            40 ProcessCreate(Job, CREATE, blocks) (image: Cap(Region, READ), proof: Cap(Region, READ), pool: Cap(Pool, CREATE), priority: Word, grants: Word, dst: Dst)
+                "Verify the manifest and the sealed image by the KeyRing and make a process, paid from pool, with exactly the endowed CSpace. Words 6 up: one word per grant, request index in bits 16 to 31, source slot in bits 0 to 15. Fails as a whole.";
+            41 JobNext(Job, READ, plain) (cursor: Word)
+                "The next process of the Job after cursor (0 to start). Words: cursor, process id, state.";
+            50 ProcessStart(Process, MANAGE, plain) ()
+                "Let the initial thread run.";
+            51 ProcessTerminate(Process, MANAGE, restarts) (code: Word)
+                "End the process and return every frame and object byte.";
+            52 ProcessStatus(Process, READ, plain) ()
+                "Words: state (1 created, 2 running, 3 dying, 4 ended), cause (0 none, 1 exit, 2 terminated, 3 fault), code (exit code or vector), fault address, instruction address, error code.";
+            53 ProcessWatch(Process, READ, plain) (notification: Cap(Notification, SEND), flags: Word)
+                "Signal these flags when the process ends (at once if it has).";
+            54 ThreadCreate(Process, MANAGE, plain) (entry: Word, stack: Word, argument: Word, priority: Word, message_page: Word, dst: Dst)
+                "A thread that starts at entry with the stack pointer and argument (in rdi) given; message_page is the page-aligned address for its message page, or 0 for none.";
+            60 ThreadStatus(Thread, READ, plain) ()
+                "Words: state, priority, effective priority.";
+            61 ThreadSuspend(Thread, MANAGE, plain) ()
+                "Stop the thread; a wait in progress ends with Suspended when it resumes.";
+            62 ThreadResume(Thread, MANAGE, plain) ()
+                "Let a suspended thread run.";
+            63 ThreadSetPriority(Thread, MANAGE, plain) (priority: Word)
+                "Change the priority, up to the process's ceiling.";
+            64 ThreadTerminate(Thread, MANAGE, plain) ()
+                "End the thread.";
+            70 KeyRingInstall(KeyRing, WRITE, blocks) (record: Cap(Region, READ), length: Word)
+                "Verify a root-signed record (revocation) in the Region's first length bytes and apply it.";
+            71 KeyRingStatus(KeyRing, READ, plain) (index: Word)
+                "Publisher key number index. Words: 0 to 3 key id, 4 flags (1 revoked), 5 keys in the ring.";
+            72 KeyRingKey(KeyRing, READ, plain) (index: Word, offset: Word)
+                "Up to 112 words of the public key from a word offset on. Word 0: how many follow in words 6 up; word 1: the key's length in bytes.";
+            73 KeyRingName(KeyRing, READ, plain) (index: Word)
+                "The publisher certified for key number index. Word 0: length in bytes; words 6 up: its bytes.";
+            80 IrqBind(IrqHandler, MANAGE, plain) (notification: Cap(Notification, SEND), flags: Word)
+                "Signal these flags at each interrupt; the line stays masked until IrqAck.";
+            81 IrqAck(IrqHandler, MANAGE, plain) ()
+                "Unmask the line after an interrupt was dealt with.";
+            85 PortRead(IoPorts, READ, plain) (offset: Word, width: Word)
+                "Read the port at this offset, 1, 2 or 4 bytes wide. Word 0: the value.";
+            86 PortWrite(IoPorts, WRITE, plain) (offset: Word, width: Word, value: Word)
+                "Write the port at this offset, 1, 2 or 4 bytes wide.";
+            88 ClockNow(Clock, READ, plain) ()
+                "Word 0: nanoseconds since boot.";
+            90 SystemPowerOff(SystemControl, MANAGE, plain) (code: Word)
+                "Switch the machine off; 0 reports success to a host that runs it, 1 failure.";
+            91 SystemLog(SystemControl, READ, plain) (sequence: Word)
+                "Kernel log bytes from a sequence number on. Words: next sequence, bytes that follow in words 6 up, bytes lost.";
+            92 SystemProcess(SystemControl, READ, plain) (cursor: Word)
+                "The next process after cursor (0 to start): a crate::status::ProcessRecord. Word 0: cursor.";
+            93 SystemCapability(SystemControl, READ, plain) (process: Word, cursor: Word)
+                "The next occupied slot of a process (by id) after slot cursor. Words: slot, object type, rights, badge, object index, children.";
+            94 SystemMemory(SystemControl, READ, plain) ()
+                "A crate::status::MemoryRecord in words 0 up.";
+            95 SystemReleaseSerial(SystemControl, MANAGE, plain) ()
+                "The caller owns COM1 from now on: the kernel writes there again only in a panic.";
+            100 TestReport(TestControl, WRITE, plain) (bytes: Word)
+                "Send bytes of words 6 up as one line to the results channel.";
+            101 TestHoldVerification(TestControl, MANAGE, plain) (hold: Word)
+                "Keep finished verifications from their last step (1), or let them go on (0).";
+            102 TestAccounting(TestControl, READ, plain) ()
+                "Words: free frames, object bytes in use, objects alive, capabilities alive, verifications held.";
+        }
+    };
+}
+
+macro_rules! object_of {
+    (Any) => {
+        None
+    };
+    ($o:ident) => {
+        Some(ObjectType::$o)
+    };
+}
+
+macro_rules! rights_of {
+    (NONE) => {
+        Rights::empty()
+    };
+    ($r:ident) => {
+        Rights::$r
+    };
+}
+
+macro_rules! arg_of {
+    (Word) => {
+        Arg::Word
+    };
+    (Dst) => {
+        Arg::Dst
+    };
+    (Cap($o:ident, $r:ident)) => {
+        Arg::Cap(ObjectType::$o, Rights::$r)
+    };
+}
+
+macro_rules! mode_is {
+    (blocks, blocks) => {
+        true
+    };
+    (restarts, restarts) => {
+        true
+    };
+    (endow, endow) => {
+        true
+    };
+    ($a:ident, $b:ident) => {
+        false
+    };
+}
+
+macro_rules! define {
+    ($($num:literal $name:ident($obj:ident, $right:ident, $mode:ident)
+        ($($arg:ident: $kind:ident $(($($inner:ident),*))?),*) $doc:literal;)*) => {
+        /// An operation on an object: the label of an Invoke.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+        #[repr(u32)]
+        pub enum Op { $(#[doc = $doc] $name = $num),* }
+
+        impl Op {
+            /// The operation with this number.
+            pub const fn from_number(number: u32) -> Option<Self> {
+                match number { $($num => Some(Op::$name),)* _ => None }
+            }
+
+            /// The operation's row of the table.
+            pub const fn info(self) -> &'static OpInfo {
+                match self { $(Op::$name => const { &OpInfo {
+                    op: Op::$name,
+                    name: stringify!($name),
+                    object: object_of!($obj),
+                    rights: rights_of!($right),
+                    args: &[$((stringify!($arg), arg_of!($kind $(($($inner),*))?))),*],
+                    blocks: mode_is!($mode, blocks),
+                    restarts: mode_is!($mode, restarts),
+                    endow_ok: mode_is!($mode, endow),
+                    doc: $doc,
+                } }),* }
+            }
+        }
+
+        /// Every operation, in order of number.
+        pub const TABLE: &[&OpInfo] = &[$(Op::$name.info()),*];
+    };
+}
+
+for_each_operation!(define);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn table_is_ordered_and_numbers_round_trip() {
+        for pair in TABLE.windows(2) {
+            assert!(pair[0].op < pair[1].op);
+        }
+        for row in TABLE {
+            assert_eq!(Op::from_number(row.op as u32), Some(row.op));
+            assert_eq!(row.op.info().name, row.name);
+        }
+        assert_eq!(Op::from_number(0), None);
+    }
+
+    #[test]
+    fn operations_fit_the_register_words() {
+        for row in TABLE {
+            assert!(row.args.len() <= crate::syscall::REGISTER_WORDS, "{}", row.name);
+            assert!(!row.doc.is_empty());
+        }
+    }
+
+    #[test]
+    fn only_housekeeping_works_on_endow_only_capabilities() {
+        let names: Vec<_> = TABLE.iter().filter(|r| r.endow_ok).map(|r| r.name).collect();
+        assert_eq!(names, ["CapMove", "CapDelete", "CapStatus"]);
+    }
+}

@@ -1,0 +1,3 @@
+//! Messages between processes: labels, words and error numbers of every service that is part of SILA.
+
+pub mod layout;
