@@ -3,6 +3,11 @@
 #![forbid(unsafe_code)]
 
 pub mod error;
+pub mod boot;
+pub mod contract;
+pub mod manifest;
+pub mod package;
+pub mod trust;
 pub mod record;
 pub mod sif;
 pub mod object;

@@ -6,9 +6,11 @@
 
 extern crate alloc;
 use crate::contract::{Contract, ContractError};
+use crate::object::ObjectType;
 use crate::record::{
     Bounded, DecodeError, Digest, KeyId, Name, Version, VersionRange, decode_canonical, encode_canonical,
 };
+use crate::rights::Rights;
 use crate::sif::{MAX_IMAGE_LEN, PAGE_SIZE, USER_WINDOW_END, USER_WINDOW_START};
 use alloc::vec::Vec;
 use borsh::io::{Error, Read, Write};
@@ -28,8 +30,6 @@ pub const MAX_SLOT: u16 = 1023;
 pub const MAX_STACK_PAGES: u32 = 4096;
 /// The longest init or prepare deadline, in milliseconds.
 pub const MAX_DEADLINE_MS: u32 = 600_000;
-/// Object types are numbered from 1 to this; the names are in `crate::object`.
-pub const MAX_OBJECT_TYPE: u8 = 31;
 
 /// What a module is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, BorshSerialize, BorshDeserialize)]
@@ -103,11 +103,11 @@ pub enum Selector {
 pub struct CapRequest {
     /// Slot of the new CSpace, 1 to [`MAX_SLOT`]; unique in the manifest.
     pub slot: u16,
-    /// `ObjectType` number, 1 to [`MAX_OBJECT_TYPE`].
+    /// [`ObjectType`] number; a `Reply` cannot be asked for.
     pub object: u8,
     /// Which object of that type.
     pub selector: Selector,
-    /// Rights asked for, all of them or none (`crate::rights`); never empty.
+    /// Rights asked for, all of them or none: bits of [`Rights`]; never empty.
     pub rights: u16,
     /// The badge, if the object type has one.
     pub badge: Option<u64>,
@@ -240,8 +240,10 @@ pub enum ManifestError {
     DuplicateSlot,
     /// A request names an object type that does not exist.
     BadObjectType,
-    /// A request without rights.
+    /// A request without rights (`ENDOW` alone is none).
     NoRights,
+    /// A request with a right that does not exist.
+    UnknownRights,
     /// Two requests use one grant name for different object types.
     GrantTypeConflict,
     /// A dependency's version range holds nothing.
@@ -295,6 +297,7 @@ impl core::fmt::Display for ManifestError {
             Self::DuplicateSlot => "two capability requests name one slot",
             Self::BadObjectType => "a capability request names an unknown object type",
             Self::NoRights => "a capability request asks for no rights",
+            Self::UnknownRights => "a capability request asks for an unknown right",
             Self::GrantTypeConflict => "one grant name is used for two object types",
             Self::EmptyVersionRange => "a dependency's version range is empty",
             Self::DuplicateDependency => "two dependencies name one module",
@@ -387,11 +390,16 @@ impl Manifest {
             if request.slot == 0 || request.slot > MAX_SLOT {
                 return Err(ManifestError::BadSlot);
             }
-            if request.object == 0 || request.object > MAX_OBJECT_TYPE {
-                return Err(ManifestError::BadObjectType);
+            match ObjectType::from_number(request.object) {
+                None | Some(ObjectType::Reply) => return Err(ManifestError::BadObjectType),
+                Some(_) => {}
             }
-            if request.rights == 0 {
-                return Err(ManifestError::NoRights);
+            match Rights::from_bits(request.rights) {
+                None => return Err(ManifestError::UnknownRights),
+                Some(rights) if rights.difference(Rights::ENDOW).is_empty() => {
+                    return Err(ManifestError::NoRights);
+                }
+                Some(_) => {}
             }
             for earlier in self.requests.iter().take(index) {
                 if earlier.slot == request.slot {

@@ -178,7 +178,8 @@ impl<'a> Package<'a> {
         if bytes.len() < total {
             return Err(PackageError::Truncated);
         }
-        let payload_len = usize::try_from(header.payload_len.get()).map_err(|_| PackageError::PayloadLength)?;
+        let payload_len =
+            usize::try_from(header.payload_len.get()).map_err(|_| PackageError::PayloadLength)?;
         let manifest_len = header.manifest_len.get() as usize;
         let sig_len = header.sig_len.get() as usize;
         let mut rest = bytes;

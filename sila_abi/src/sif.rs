@@ -332,7 +332,8 @@ impl Segment {
         if !self.vaddr.is_multiple_of(PAGE_SIZE) {
             return Err(SifError::VaddrUnaligned);
         }
-        let end = self.vaddr.checked_add(self.mem_len).and_then(|end| end.checked_next_multiple_of(PAGE_SIZE));
+        let end =
+            self.vaddr.checked_add(self.mem_len).and_then(|end| end.checked_next_multiple_of(PAGE_SIZE));
         let end = end.filter(|&end| self.vaddr >= USER_WINDOW_START && end <= USER_WINDOW_END);
         let end = end.ok_or(SifError::OutsideWindow)?;
         if self.vaddr < layout.last_vaddr {
