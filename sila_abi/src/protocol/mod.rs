@@ -1,3 +1,7 @@
 //! Messages between processes: labels, words and error numbers of every service that is part of SILA.
 
 pub mod layout;
+pub mod deep_compression;
+pub mod module_manager;
+pub mod registry;
+pub mod wire;
