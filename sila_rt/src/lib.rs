@@ -1,3 +1,33 @@
-//! User-space runtime: entry, system calls, heap, IPC stubs, couriers, lifecycle.
+//! The user-space runtime: how a module starts, calls the kernel, sends messages, uses memory and threads.
+//!
+//! `unsafe` is confined to the files that meet the kernel or raw memory: [`raw`], [`entry!`], [`op`], [`ipc`]'s
+//! system call, the message page, [`memory`], [`heap`] and [`thread`]. A program names its main with [`entry!`]:
+//! the runtime brings the panic handler and the global allocator.
 #![cfg_attr(not(test), no_std)]
-#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod clock;
+pub mod courier;
+pub mod entry;
+mod error;
+pub mod heap;
+pub mod ipc;
+pub mod lifecycle;
+mod lock;
+pub mod memory;
+pub mod op;
+mod page;
+pub mod raw;
+pub mod service;
+pub mod slots;
+mod space;
+pub mod system;
+mod text;
+pub mod thread;
+
+pub use error::CallError;
+pub use lock::{Lock, YieldToOthers};
+pub use sila_abi;
+pub use space::PAGE;
+pub use text::TextBuffer;

@@ -5,3 +5,5 @@ pub mod deep_compression;
 pub mod module_manager;
 pub mod registry;
 pub mod wire;
+pub mod lifecycle;
+pub mod text;
