@@ -1,2 +1,23 @@
 //! The host tool as a library: building, packing, signing, imaging and running SILA.
 #![forbid(unsafe_code)]
+
+pub mod backtrace;
+pub mod bare;
+pub mod cli;
+pub mod guest;
+pub mod image;
+pub mod missing;
+pub mod nested;
+pub mod outcome;
+pub mod paths;
+pub mod progress;
+pub mod qemu;
+pub mod run;
+pub mod screen;
+pub mod screenshot;
+pub mod script;
+pub mod system;
+pub mod toolchain;
+
+pub use guest::{Guest, Options, RunOutcome, boot};
+pub use outcome::Outcome;

@@ -1,2 +1,53 @@
 //! The host tool `sila`.
-fn main() {}
+#![forbid(unsafe_code)]
+
+use boot::cli::{Cli, Command};
+use boot::missing::Missing;
+use clap::Parser;
+use std::process::ExitCode;
+
+fn act(cli: Cli) -> anyhow::Result<u8> {
+    match cli.command {
+        None => Ok(boot::run::run(&cli.run)?.status()),
+        Some(Command::Run(args)) => Ok(boot::run::run(&args)?.status()),
+        Some(Command::Image(args)) => {
+            let made = boot::system::make_image(&args.system, &args.out)?;
+            println!("wrote {}", made.path.display());
+            Ok(0)
+        }
+        Some(Command::Build) => {
+            let built = boot::bare::everything()?;
+            println!("kernel {}", built.kernel.display());
+            for (name, path) in &built.programs {
+                println!("{name} {}", path.display());
+            }
+            Ok(0)
+        }
+        Some(Command::Flash(_) | Command::Doctor) => anyhow::bail!("not there yet"),
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 64 } else { 0 });
+        }
+    };
+    let is_run = matches!(cli.command, None | Some(Command::Run(_)));
+    match act(cli) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("sila: {error:#}");
+            // Without a report from the guest a run cannot have gone well or badly.
+            ExitCode::from(if error.is::<Missing>() {
+                3
+            } else if is_run {
+                2
+            } else {
+                1
+            })
+        }
+    }
+}

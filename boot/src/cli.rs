@@ -1,0 +1,226 @@
+//! The command line of `sila`.
+use crate::qemu::Board;
+use crate::{image, script};
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Builds, signs, runs and flashes SILA. Without a command it builds the system and runs it here.
+#[derive(Debug, Parser)]
+#[command(name = "sila", version, args_conflicts_with_subcommands = true, after_help = STATUSES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// What `run` takes.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+const STATUSES: &str = "Status: 0 all is well; 1 a command or test in the guest failed; 2 the guest panicked, hung or \
+did not report; 3 something is missing here (the command that installs it is printed); 64 wrong usage.";
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Build the system and run it in QEMU (the default)
+    Run(RunArgs),
+    /// Build the system and write the bootable disk image
+    Image(ImageArgs),
+    /// Build everything that runs on the bare machine, and stop there
+    Build,
+    /// Write an image to a removable disk and read it back
+    Flash(FlashArgs),
+    /// Say what this machine has and what it lacks
+    Doctor,
+}
+
+/// What goes into the boot bundle.
+#[derive(Debug, Clone, Default, Args)]
+pub struct SystemArgs {
+    /// Put this package file into the boot bundle, too (may be repeated)
+    #[arg(long = "add-package", value_name = "FILE")]
+    pub packages: Vec<PathBuf>,
+    /// Use this kernel ELF file instead of building one
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    pub kernel: Option<PathBuf>,
+    /// Use this file as the boot bundle instead of packing one
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    pub ramdisk: Option<PathBuf>,
+}
+
+/// The options of `run`.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// Boot without a window, type these commands ("CMD; CMD"), print what comes, power off
+    #[arg(long, value_name = "CMD; CMD")]
+    pub script: Option<String>,
+    /// What goes into the boot bundle.
+    #[command(flatten)]
+    pub system: SystemArgs,
+    /// Run this image instead of building one
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["packages", "ramdisk"])]
+    pub image: Option<PathBuf>,
+    /// QEMU's machine type
+    #[arg(long, default_value = "q35")]
+    pub machine: String,
+    /// QEMU's CPU model
+    #[arg(long, default_value = "max")]
+    pub cpu: String,
+    /// Memory, for example 512M or 4G
+    #[arg(long, default_value = "512M")]
+    pub memory: String,
+    /// Number of CPUs
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=255))]
+    pub smp: u32,
+    /// How QEMU runs the guest; kvm falls back to tcg where it does not work
+    #[arg(long, default_value = "tcg", value_parser = ["tcg", "kvm"])]
+    pub accel: String,
+    /// Boot from a USB stick on an xHCI controller
+    #[arg(long)]
+    pub usb: bool,
+    /// Stop the guest after this many seconds (with a script the default is 120)
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
+    /// Wait for a debugger on TCP port 1234
+    #[arg(long)]
+    pub gdb: bool,
+    /// Show the framebuffer in a window, for example gtk or sdl
+    #[arg(long, value_name = "KIND", conflicts_with = "headless")]
+    pub display: Option<String>,
+    /// No window (the default)
+    #[arg(long)]
+    pub headless: bool,
+    /// No graphics card, and so no framebuffer
+    #[arg(long)]
+    pub no_graphics: bool,
+    /// No serial port
+    #[arg(long, conflicts_with = "script")]
+    pub no_serial: bool,
+    /// Write a picture of the screen to this PNG file just before the script's last command
+    #[arg(long, value_name = "FILE.png", requires = "script")]
+    pub screenshot: Option<PathBuf>,
+    /// One more argument for QEMU (may be repeated)
+    #[arg(long = "qemu", value_name = "ARG", allow_hyphen_values = true, hide_short_help = true)]
+    pub extra: Vec<String>,
+}
+
+impl RunArgs {
+    /// The machine these options describe.
+    pub fn board(&self) -> Board {
+        Board {
+            machine: self.machine.clone(),
+            cpu: self.cpu.clone(),
+            memory: self.memory.clone(),
+            smp: self.smp,
+            accel: self.accel.clone(),
+            usb: self.usb,
+            display: self.display.clone().unwrap_or_else(|| "none".into()),
+            graphics: !self.no_graphics,
+            serial: !self.no_serial,
+            gdb: self.gdb,
+            extra: self.extra.clone(),
+        }
+    }
+
+    /// The commands to type, if there is a script.
+    pub fn commands(&self) -> Option<Vec<String>> {
+        self.script.as_deref().map(script::split)
+    }
+
+    /// How long the guest may run. A debugger stops the clock.
+    pub fn time_limit(&self) -> Option<Duration> {
+        let default = (self.script.is_some() && !self.gdb).then_some(120);
+        self.timeout.or(default).map(Duration::from_secs)
+    }
+}
+
+/// The options of `image`.
+#[derive(Debug, Clone, Args)]
+pub struct ImageArgs {
+    /// The file to write
+    #[arg(long, value_name = "FILE", default_value = image::DEFAULT_NAME)]
+    pub out: PathBuf,
+    /// What goes into the boot bundle.
+    #[command(flatten)]
+    pub system: SystemArgs,
+}
+
+/// The options of `flash`.
+#[derive(Debug, Clone, Args)]
+pub struct FlashArgs {
+    /// The disk to overwrite, for example /dev/sdb; without it the removable disks are listed
+    pub disk: Option<PathBuf>,
+    /// The image to write
+    #[arg(long, value_name = "FILE", default_value = image::DEFAULT_NAME)]
+    pub image: PathBuf,
+    /// Write an image whose modules are signed with test keys
+    #[arg(long)]
+    pub allow_test_keys: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(args: &[&str]) -> Cli {
+        Cli::try_parse_from([&["sila"], args].concat()).unwrap()
+    }
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_command_means_run_with_the_defaults() {
+        let cli = parse(&[]);
+        assert!(cli.command.is_none());
+        assert_eq!(cli.run.board(), Board::default());
+        assert_eq!(cli.run.time_limit(), None);
+    }
+
+    #[test]
+    fn run_options_pass_through() {
+        let Some(Command::Run(run)) =
+            parse(&["run", "--script", "ps", "--machine", "pc", "--memory", "4G", "--usb", "--smp", "2"])
+                .command
+        else {
+            panic!("not run")
+        };
+        let board = run.board();
+        assert_eq!(
+            (board.machine.as_str(), board.memory.as_str(), board.smp, board.usb),
+            ("pc", "4G", 2, true)
+        );
+        assert_eq!(run.commands().unwrap(), ["ps", "poweroff"]);
+    }
+
+    #[test]
+    fn scripts_have_a_time_limit_that_can_be_changed() {
+        assert_eq!(parse(&["--script", "ps"]).run.time_limit(), Some(Duration::from_secs(120)));
+        assert_eq!(
+            parse(&["--script", "ps", "--timeout", "7"]).run.time_limit(),
+            Some(Duration::from_secs(7))
+        );
+        assert_eq!(parse(&["--script", "ps", "--gdb"]).run.time_limit(), None);
+    }
+
+    #[test]
+    fn packages_add_up_and_contradictions_are_refused() {
+        let cli = parse(&["--add-package", "a.sila", "--add-package", "b.sila"]);
+        assert_eq!(cli.run.system.packages.len(), 2);
+        for bad in [
+            &["--accel", "xen"][..],
+            &["--image", "x", "--add-package", "y"],
+            &["--screenshot", "x.png"],
+            &["--smp", "0"],
+        ] {
+            assert!(Cli::try_parse_from([&["sila"], bad].concat()).is_err(), "{bad:?}");
+        }
+    }
+}

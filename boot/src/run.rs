@@ -1,0 +1,72 @@
+//! The command `run`.
+use crate::cli::RunArgs;
+use crate::guest::{Options, RunOutcome, boot};
+use crate::outcome::Outcome;
+use crate::paths::Scratch;
+use crate::{script, system};
+use anyhow::Result;
+use std::io::{IsTerminal, Read};
+
+/// Builds and runs; the answer is how the guest ended.
+pub fn run(args: &RunArgs) -> Result<Outcome> {
+    crate::qemu::find()?;
+    crate::qemu::firmware()?;
+    let scratch = Scratch::new()?;
+    let (image, kernel) = match &args.image {
+        Some(image) => (image.clone(), args.system.kernel.clone()),
+        None => {
+            let made = system::make_image(&args.system, &scratch.join("sila.img"))?;
+            (made.path, Some(made.kernel))
+        }
+    };
+    let mut commands = args.commands();
+    let interactive = commands.is_none() && std::io::stdin().is_terminal() && !args.no_serial;
+    if commands.is_none() && !interactive && !args.no_serial {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text)?;
+        commands = Some(script::split(&text));
+    }
+    if interactive {
+        eprintln!("sila: this terminal is the machine's serial console; Ctrl-A X switches the machine off");
+    }
+    let scripted = commands.is_some().then_some(std::time::Duration::from_secs(120));
+    let options = Options {
+        image,
+        kernel,
+        board: args.board(),
+        script: commands,
+        timeout: args.time_limit().or(scripted.filter(|_| !args.gdb)),
+        echo: !interactive,
+        screenshot: args.screenshot.clone(),
+        interactive,
+    };
+    let outcome = boot(&options, &mut |_| {})?;
+    report(&outcome, options.interactive);
+    Ok(outcome.exit)
+}
+
+/// Says on standard error how a run went wrong, if it did.
+pub fn report(outcome: &RunOutcome, interactive: bool) {
+    if !outcome.backtrace.is_empty() {
+        eprintln!("sila: the kernel panicked:");
+        for line in &outcome.backtrace {
+            eprintln!("{line}");
+        }
+    }
+    match &outcome.exit {
+        Outcome::Well => {}
+        Outcome::Failed => eprintln!("sila: a command or test in the guest failed"),
+        Outcome::Panicked if outcome.backtrace.is_empty() => eprintln!("sila: the kernel panicked"),
+        Outcome::Panicked => {}
+        Outcome::Silent(why) => {
+            eprintln!("sila: the guest did not report: {why}");
+            let lines = outcome.last_lines();
+            if !interactive && !lines.is_empty() {
+                eprintln!("sila: its last lines:");
+                for line in lines {
+                    eprintln!("    {line}");
+                }
+            }
+        }
+    }
+}

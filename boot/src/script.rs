@@ -1,0 +1,153 @@
+//! Drives the guest's console by a script: one command at each prompt.
+use crate::screen::Screen;
+use std::collections::VecDeque;
+
+/// The prompt at which the console waits for a command.
+pub const PROMPT: &str = "sila> ";
+
+/// Splits `a; b; c` at semicolons outside quotes; adds `poweroff` if the script does not end with it.
+pub fn split(script: &str) -> Vec<String> {
+    let (mut commands, mut current, mut quote) = (Vec::new(), String::new(), None);
+    for char in script.chars() {
+        match (char, quote) {
+            (';' | '\n', None) => commands.push(std::mem::take(&mut current)),
+            ('"' | '\'', None) => {
+                quote = Some(char);
+                current.push(char);
+            }
+            (char, Some(open)) if char == open => {
+                quote = None;
+                current.push(char);
+            }
+            (char, _) => current.push(char),
+        }
+    }
+    commands.push(current);
+    let mut commands: Vec<String> = commands
+        .iter()
+        .map(|command| command.trim().to_string())
+        .filter(|command| !command.is_empty())
+        .collect();
+    if commands.last().is_none_or(|last| last != "poweroff") {
+        commands.push("poweroff".into());
+    }
+    commands
+}
+
+/// What the driver wants done.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Show this line.
+    Show(String),
+    /// Type this command. The flag says that it is the script's last.
+    Type(String, bool),
+    /// The script is over and the console asks for more: the guest did not power off.
+    Overrun,
+}
+
+/// Reads the console and decides when to type what.
+#[derive(Debug)]
+pub struct Driver {
+    screen: Screen,
+    commands: VecDeque<String>,
+    ready: bool,
+    quiet: bool,
+}
+
+/// What firmware and loader say before the kernel runs.
+fn is_firmware(line: &str) -> bool {
+    line.trim().is_empty()
+        || line.starts_with("BdsDxe:")
+        || line.starts_with("WARN :")
+        || line.starts_with("INFO :")
+}
+
+impl Driver {
+    /// A driver for these commands.
+    pub fn new(commands: Vec<String>) -> Self {
+        Self { screen: Screen::default(), commands: commands.into(), ready: true, quiet: true }
+    }
+
+    /// Takes what the console sent.
+    pub fn feed(&mut self, bytes: &[u8]) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for byte in bytes {
+            if let Some(line) = self.screen.feed(*byte) {
+                self.ready = true;
+                self.quiet &= is_firmware(&line);
+                if !self.quiet {
+                    actions.push(Action::Show(line.trim_end().to_string()));
+                }
+            }
+            // Only after a line end: a line editor may redraw the prompt while it echoes a command.
+            if self.ready && self.screen.stands_at(PROMPT) {
+                self.ready = false;
+                self.quiet = false;
+                actions.push(match self.commands.pop_front() {
+                    Some(command) => Action::Type(command, self.commands.is_empty()),
+                    None => Action::Overrun,
+                });
+            }
+        }
+        actions
+    }
+
+    /// What stands on the last, unfinished line.
+    pub fn rest(&self) -> String {
+        self.screen.current()
+    }
+
+    /// Whether commands are left.
+    pub fn pending(&self) -> usize {
+        self.commands.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn script_is_split_at_semicolons() {
+        assert_eq!(split("ps; load counter;;  poweroff "), ["ps", "load counter", "poweroff"]);
+    }
+
+    #[test]
+    fn script_without_poweroff_gets_one() {
+        assert_eq!(split("ps"), ["ps", "poweroff"]);
+        assert_eq!(split(""), ["poweroff"]);
+    }
+
+    #[test]
+    fn semicolons_in_quotes_stay() {
+        assert_eq!(split("call wasm 'a; b'; ps"), ["call wasm 'a; b'", "ps", "poweroff"]);
+    }
+
+    #[test]
+    fn one_command_is_typed_at_each_prompt() {
+        let mut driver = Driver::new(split("ps"));
+        assert_eq!(
+            driver.feed(b"\x1b[2JBdsDxe: loading\r\nboot\r\nsila> "),
+            [Action::Show("boot".into()), Action::Type("ps".into(), false)]
+        );
+        assert_eq!(driver.feed(b"p\rsila> "), []);
+        assert_eq!(
+            driver.feed(b"ps\r\nid name\r\nsila> "),
+            [
+                Action::Show("sila> ps".into()),
+                Action::Show("id name".into()),
+                Action::Type("poweroff".into(), true)
+            ]
+        );
+    }
+
+    #[test]
+    fn a_guest_that_goes_on_after_the_script_is_noticed() {
+        let mut driver = Driver::new(split(""));
+        assert_eq!(driver.feed(b"sila> "), [Action::Type("poweroff".into(), true)]);
+        assert_eq!(
+            driver.feed(b"poweroff\r\nsila> "),
+            [Action::Show("sila> poweroff".into()), Action::Overrun]
+        );
+    }
+}
