@@ -6,6 +6,8 @@ use proptest::prelude::*;
 
 use crate::engine::{DecompressError, Limits, decompress_exact};
 use crate::frame;
+use crate::service::ServiceError;
+use sila_abi::protocol::deep_compression::DecompressionError;
 
 /// What the host tool writes: level 19, content size, checksum.
 fn compress(content: &[u8]) -> Vec<u8> {
@@ -236,6 +238,31 @@ fn engine_leaves_only_zeros_behind_after_a_failure() {
     let mut dst = vec![0xAA; content.len()];
     assert_eq!(decompress_exact(&src, &mut dst, &Limits::DEFAULT), Err(DecompressError::ChecksumMismatch));
     assert!(dst.iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn engine_and_service_errors_are_those_of_the_protocol() {
+    let queue = [
+        ServiceError::Busy,
+        ServiceError::ClientLimit,
+        ServiceError::InputSize,
+        ServiceError::OutputSize,
+        ServiceError::NoSuchJob,
+        ServiceError::NotReady,
+        ServiceError::NotRunning,
+        ServiceError::IdsExhausted,
+    ];
+    let ours: Vec<_> = DecompressError::ALL
+        .into_iter()
+        .map(|error| (error.code(), format!("{error:?}"), error.describe()))
+        .chain(queue.into_iter().map(|error| (error.code(), format!("{error:?}"), error.describe())))
+        .collect();
+    for (code, name, sentence) in &ours {
+        let error = DecompressionError::from_number(*code).expect("a number of the protocol");
+        assert_eq!((format!("{error:?}").as_str(), error.to_string().as_str()), (name.as_str(), *sentence));
+    }
+    let protocol = (1..200).filter(|code| DecompressionError::from_number(*code).is_some()).count();
+    assert_eq!(ours.len(), protocol);
 }
 
 #[test]

@@ -416,10 +416,10 @@ impl Service {
             job.filter(|job| job.state == JobState::Queued)
                 .map(|job| (job.spec.priority == Priority::Background, job.id, slot))
         };
-        if let Some((_, id, slot)) = self.jobs.iter().enumerate().filter_map(waiting).min() {
-            if self.step(slot, JobEvent::Start, actions).is_ok() {
-                actions.push(Action::Start { job: id, slot });
-            }
+        if let Some((_, id, slot)) = self.jobs.iter().enumerate().filter_map(waiting).min()
+            && self.step(slot, JobEvent::Start, actions).is_ok()
+        {
+            actions.push(Action::Start { job: id, slot });
         }
     }
 

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use crate::engine::{DecompressError, Limits};
 use crate::service::{
-    Action, Actions, CAPACITY, Client, Event, JobEvent, JobId, JobSpec, JobState, MAX_ACTIONS, Next, PER_CLIENT,
-    Priority, Service, ServiceError,
+    Action, Actions, CAPACITY, Client, Event, JobEvent, JobId, JobSpec, JobState, MAX_ACTIONS, Next,
+    PER_CLIENT, Priority, Service, ServiceError,
 };
 
 const A: Client = Client(1);
@@ -242,7 +242,9 @@ impl Resources {
         }
         for action in actions.iter() {
             match action {
-                Action::Accepted { job, slot } => assert_eq!(self.held.insert(slot, job), None, "slot reused"),
+                Action::Accepted { job, slot } => {
+                    assert_eq!(self.held.insert(slot, job), None, "slot reused")
+                }
                 Action::Start { job, slot } => {
                     assert_eq!(self.held.get(&slot), Some(&job));
                     assert_eq!(self.worker.replace(job), None, "two jobs at once");

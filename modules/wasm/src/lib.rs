@@ -100,9 +100,8 @@ pub fn run(program: &[u8], export: &str, args: &[i64], limits: Limits) -> Result
     let mut store = Store::new(&engine, store_limits(limits));
     store.limiter(|limits| limits);
     store.set_fuel(limits.fuel).map_err(|_| Trap::Internal)?;
-    let instance = Linker::new(&engine)
-        .instantiate_and_start(&mut store, &module)
-        .map_err(|error| trapped(&error))?;
+    let instance =
+        Linker::new(&engine).instantiate_and_start(&mut store, &module).map_err(|error| trapped(&error))?;
     let func = exported(&instance, &store, export)?;
     let (params, mut results) = signature(&func, &store, args)?;
     func.call(&mut store, &params, &mut results).map_err(|error| trapped(&error))?;
@@ -155,7 +154,8 @@ fn signature(func: &Func, store: &Store<StoreLimits>, args: &[i64]) -> Result<(V
     if ty.params().len() != args.len() || args.len() > MAX_ARGS {
         return Err(Trap::ArgumentCount);
     }
-    let params = ty.params().iter().zip(args).map(|(ty, arg)| argument(*ty, *arg)).collect::<Result<_, _>>()?;
+    let params =
+        ty.params().iter().zip(args).map(|(ty, arg)| argument(*ty, *arg)).collect::<Result<_, _>>()?;
     let results = match ty.results() {
         [] => Vec::new(),
         [ValType::I32] => alloc::vec![Val::I32(0)],
