@@ -103,6 +103,10 @@ pub fn environment(tools: &Toolchain, kind: Kind) -> Result<Vec<(OsString, OsStr
         ("CARGO_TARGET_DIR".into(), paths::target()?.join(folder).into()),
         (linker.into(), tools.linker.clone().into()),
     ];
+    if kind == Kind::User {
+        let c_env = crate::cc::c_env(&root, "x86_64-sila-user");
+        env.extend(c_env.into_iter().map(|(name, value)| (name.into(), value.into())));
+    }
     let flags = link_args(&root, kind);
     if !flags.is_empty() {
         env.push(("CARGO_ENCODED_RUSTFLAGS".into(), flags.into()));

@@ -3,7 +3,12 @@
 
 pub mod backtrace;
 pub mod bare;
+pub mod cc;
 pub mod cli;
+pub mod doctor;
+pub mod flash;
+#[cfg(test)]
+mod flash_tests;
 pub mod guest;
 pub mod image;
 pub mod missing;

@@ -23,7 +23,11 @@ fn act(cli: Cli) -> anyhow::Result<u8> {
             }
             Ok(0)
         }
-        Some(Command::Flash(_) | Command::Doctor) => anyhow::bail!("not there yet"),
+        Some(Command::Flash(args)) => {
+            boot::flash::run(&args, &Default::default(), &boot::system::purpose_of)?;
+            Ok(0)
+        }
+        Some(Command::Doctor) => Ok(if boot::doctor::run() { 0 } else { 3 }),
     }
 }
 
