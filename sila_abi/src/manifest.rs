@@ -264,6 +264,41 @@ pub enum ManifestError {
     Contract(ContractError),
 }
 
+impl ManifestError {
+    /// The rule's number, for message words and audit records. Numbers are never reused.
+    pub const fn number(self) -> u16 {
+        match self {
+            Self::TooLong => 1,
+            Self::Malformed => 2,
+            Self::BadName => 3,
+            Self::TooMany => 4,
+            Self::NotCanonical => 5,
+            Self::NoMemory => 6,
+            Self::BadFormat => 7,
+            Self::UnknownFlags => 8,
+            Self::ImageLength => 9,
+            Self::PayloadLength => 10,
+            Self::CodecMismatch => 11,
+            Self::BadEntry => 12,
+            Self::BadStack => 13,
+            Self::BadSlot => 14,
+            Self::DuplicateSlot => 15,
+            Self::BadObjectType => 16,
+            Self::NoRights => 17,
+            Self::UnknownRights => 18,
+            Self::GrantTypeConflict => 19,
+            Self::EmptyVersionRange => 20,
+            Self::DuplicateDependency => 21,
+            Self::SelfDependency => 22,
+            Self::BadDeadline => 23,
+            Self::BadThreads => 24,
+            Self::ServiceNotAllowed => 25,
+            Self::RequestsNotAllowed => 26,
+            Self::Contract(error) => 0x80 + error as u16,
+        }
+    }
+}
+
 impl From<DecodeError> for ManifestError {
     fn from(error: DecodeError) -> Self {
         match error {

@@ -23,7 +23,7 @@ pub const PACKAGE_HEADER_LEN: usize = 128;
 /// First bytes of every load proof.
 pub const PROOF_MAGIC: [u8; 8] = *b"SILAPRF1";
 /// Bytes of the load proof's header.
-pub const PROOF_HEADER_LEN: usize = 32;
+pub const PROOF_HEADER_LEN: usize = 64;
 /// The longest signature of any scheme, in bytes.
 pub const SIGNATURE_MAX: usize = 64 << 10;
 /// The shortest signature: 4096 bits.
@@ -258,20 +258,26 @@ const _: () = assert!(size_of::<PackageStatement>() == 80);
 const _: () = assert!(size_of::<ManifestStatement>() == 80);
 const _: () = assert!(size_of::<BinaryStatement>() == 224);
 
-/// Header of a load proof (32 bytes, little-endian).
+/// Header of a load proof (64 bytes, little-endian).
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct ProofHeader {
     /// [`PROOF_MAGIC`].
     pub magic: [u8; 8],
+    /// Number of the signature scheme of both signatures; must equal the manifest's.
+    pub algorithm: U16,
+    /// Zero.
+    pub reserved: [u8; 2],
     /// Bytes of the manifest.
     pub manifest_len: U32,
-    /// Bytes of each of the two signatures.
-    pub sig_len: U32,
+    /// Id of the publisher key; must equal the manifest's.
+    pub key_id: KeyId,
     /// Bytes of the whole proof.
     pub total_len: U64,
+    /// Bytes of each of the two signatures.
+    pub sig_len: U32,
     /// Zero.
-    pub reserved: [u8; 8],
+    pub reserved2: [u8; 4],
 }
 
 const _: () = assert!(size_of::<ProofHeader>() == PROOF_HEADER_LEN);
@@ -279,6 +285,10 @@ const _: () = assert!(size_of::<ProofHeader>() == PROOF_HEADER_LEN);
 /// What a loader hands the kernel, in a Region, to make a process or a cache entry from a sealed image.
 #[derive(Clone, Copy, Debug)]
 pub struct LoadProof<'a> {
+    /// Number of the signature scheme.
+    pub algorithm: u16,
+    /// Id of the publisher key.
+    pub key_id: &'a KeyId,
     /// The manifest's encoding.
     pub manifest: &'a [u8],
     /// The publisher's signature over the manifest.
@@ -297,7 +307,7 @@ impl ProofHeader {
         if header.magic != PROOF_MAGIC {
             return Err(PackageError::BadMagic);
         }
-        if header.reserved != [0; 8] {
+        if header.reserved != [0; 2] || header.reserved2 != [0; 4] {
             return Err(PackageError::ReservedNotZero);
         }
         check_lengths(header.manifest_len.get(), header.sig_len.get())?;
@@ -321,6 +331,8 @@ impl<'a> LoadProof<'a> {
         let mut rest = bytes;
         take(&mut rest, PROOF_HEADER_LEN)?;
         Ok(Self {
+            algorithm: header.algorithm.get(),
+            key_id: &header.key_id,
             manifest: take(&mut rest, header.manifest_len.get() as usize)?,
             manifest_sig: take(&mut rest, sig_len)?,
             binary_sig: take(&mut rest, sig_len)?,
@@ -328,8 +340,10 @@ impl<'a> LoadProof<'a> {
     }
 
     /// The proof that follows from a package.
-    pub const fn of_package(package: &Package<'a>) -> Self {
+    pub fn of_package(package: &Package<'a>) -> Self {
         Self {
+            algorithm: package.header.algorithm.get(),
+            key_id: &package.header.key_id,
             manifest: package.manifest,
             manifest_sig: package.manifest_sig,
             binary_sig: package.binary_sig,
@@ -356,10 +370,13 @@ impl<'a> LoadProof<'a> {
         }
         let header = ProofHeader {
             magic: PROOF_MAGIC,
+            algorithm: U16::new(self.algorithm),
+            reserved: [0; 2],
             manifest_len: U32::new(manifest_len),
-            sig_len: U32::new(sig_len),
+            key_id: *self.key_id,
             total_len: U64::new(proof_len(manifest_len, sig_len)),
-            reserved: [0; 8],
+            sig_len: U32::new(sig_len),
+            reserved2: [0; 4],
         };
         let mut at = 0;
         for part in [header.as_bytes(), self.manifest, self.manifest_sig, self.binary_sig] {

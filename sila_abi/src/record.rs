@@ -14,7 +14,7 @@ use core::fmt;
 /// A SHA3-256 or bulk digest: 32 bytes. Which hash it is stands beside each use.
 pub type Digest = [u8; 32];
 
-/// Identity of a public key: the id hash (SHA3-256) of its encoded bytes.
+/// Identity of a public key: the id hash (SHA3-256) over the scheme's number (u16, little-endian) and the key's bytes.
 pub type KeyId = [u8; 32];
 
 /// The most bytes a [`Name`] holds.

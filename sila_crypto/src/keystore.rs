@@ -1,0 +1,153 @@
+//! A plain list of publishers, revocations and floors: what ModuleManager, the host tool and tests ask, and what the
+//! kernel's KeyRing is built on.
+
+use crate::chain::{ChainError, KeySource, Publisher, Verified};
+use crate::scheme::VerifyingKey;
+use alloc::vec::Vec;
+use sila_abi::boot::{BootManifest, Floor};
+use sila_abi::record::{KeyId, Name, Version};
+use sila_abi::trust::{Certificate, Policy, Purpose, Revocation, RevokedItem};
+
+/// The most publisher keys of a store; each holds about 72 KiB.
+pub const MAX_KEYS: usize = 64;
+/// The most revocations of a store.
+pub const MAX_REVOCATIONS: usize = 1024;
+/// The most floors of a store.
+pub const MAX_FLOORS: usize = 1024;
+
+struct StoredKey {
+    certificate: Certificate,
+    key: VerifyingKey,
+}
+
+/// Publishers with decoded keys, revocations, floors and policy.
+pub struct KeyStore {
+    purpose: Purpose,
+    policy: Policy,
+    keys: Vec<StoredKey>,
+    revoked: Vec<RevokedItem>,
+    revocation_sequence: u64,
+    floors: Vec<Floor>,
+}
+
+impl KeyStore {
+    /// The store that a verified boot manifest describes.
+    pub fn from_boot(boot: &Verified<BootManifest>) -> Result<Self, ChainError> {
+        let mut store = Self {
+            purpose: boot.purpose,
+            policy: boot.policy.clone(),
+            keys: Vec::new(),
+            revoked: Vec::new(),
+            revocation_sequence: 0,
+            floors: Vec::new(),
+        };
+        for certificate in &boot.certificates {
+            store.insert_certificate(certificate.clone())?;
+        }
+        for revocation in &boot.revocations {
+            push(&mut store.revoked, revocation.item, MAX_REVOCATIONS)?;
+            store.revocation_sequence = store.revocation_sequence.max(revocation.sequence);
+        }
+        for floor in &boot.floors {
+            store.raise_floor(&floor.publisher, &floor.name, floor.security_version)?;
+        }
+        Ok(store)
+    }
+
+    /// Adds a publisher's certificate, or replaces the one of the same key. Its sequence must be above those of all
+    /// the publisher's certificates.
+    pub fn add_certificate(&mut self, certificate: Verified<Certificate>) -> Result<(), ChainError> {
+        self.insert_certificate(certificate.into_inner())
+    }
+
+    fn insert_certificate(&mut self, certificate: Certificate) -> Result<(), ChainError> {
+        let same = |stored: &&StoredKey| stored.certificate.publisher == certificate.publisher;
+        if self.keys.iter().filter(same).any(|s| s.certificate.sequence >= certificate.sequence) {
+            return Err(ChainError::StaleSequence);
+        }
+        let key = VerifyingKey::decode(certificate.key.algorithm, &certificate.key.bytes);
+        let key = key.map_err(|_| ChainError::PublicKey)?;
+        self.keys.retain(|stored| stored.key.id() != key.id());
+        push(&mut self.keys, StoredKey { certificate, key }, MAX_KEYS)
+    }
+
+    /// Adds a revocation. Its sequence must be above all earlier ones.
+    pub fn add_revocation(&mut self, revocation: Verified<Revocation>) -> Result<(), ChainError> {
+        if revocation.sequence <= self.revocation_sequence {
+            return Err(ChainError::StaleSequence);
+        }
+        push(&mut self.revoked, revocation.item, MAX_REVOCATIONS)?;
+        self.revocation_sequence = revocation.sequence;
+        Ok(())
+    }
+
+    /// Raises the floor of a module; a lower value changes nothing.
+    pub fn raise_floor(&mut self, publisher: &Name, name: &Name, to: u32) -> Result<(), ChainError> {
+        let mut floors = self.floors.iter_mut();
+        if let Some(floor) = floors.find(|f| f.publisher == *publisher && f.name == *name) {
+            floor.security_version = floor.security_version.max(to);
+            return Ok(());
+        }
+        let floor = Floor { publisher: *publisher, name: *name, security_version: to };
+        push(&mut self.floors, floor, MAX_FLOORS)
+    }
+
+    /// The policy in force.
+    pub const fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The certificates in force.
+    pub fn certificates(&self) -> impl Iterator<Item = &Certificate> {
+        self.keys.iter().map(|stored| &stored.certificate)
+    }
+
+    /// What is revoked.
+    pub fn revocations(&self) -> &[RevokedItem] {
+        &self.revoked
+    }
+}
+
+fn push<T>(list: &mut Vec<T>, item: T, max: usize) -> Result<(), ChainError> {
+    if list.len() >= max || list.try_reserve(1).is_err() {
+        return Err(ChainError::NoMemory);
+    }
+    list.push(item);
+    Ok(())
+}
+
+impl KeySource for KeyStore {
+    fn purpose(&self) -> Purpose {
+        self.purpose
+    }
+
+    fn publisher(&self, id: &KeyId) -> Option<Publisher<'_>> {
+        let stored = self.keys.iter().find(|stored| stored.key.id() == id)?;
+        Some(Publisher { key: &stored.key, certificate: &stored.certificate })
+    }
+
+    fn is_key_revoked(&self, id: &KeyId) -> bool {
+        self.revoked.iter().any(|item| matches!(item, RevokedItem::Key(revoked) if revoked == id))
+    }
+
+    fn is_version_revoked(&self, publisher: &Name, name: &Name, version: Version) -> bool {
+        let mut modules = self.revoked.iter().filter(|item| matches!(item, RevokedItem::Module { .. }));
+        modules.any(|item| item.covers(&[0; 32], publisher, name, version))
+    }
+
+    fn floor(&self, publisher: &Name, name: &Name) -> u32 {
+        let floor = self.floors.iter().find(|f| f.publisher == *publisher && f.name == *name);
+        floor.map_or(0, |f| f.security_version)
+    }
+
+    fn allows_algorithm(&self, number: u16) -> bool {
+        let scheme = crate::scheme::Scheme::find(number);
+        let bits = self.policy.min_key_bits as usize;
+        scheme.is_ok_and(|s| s.is_at_least(self.policy.min_nist_level, bits))
+            && self.policy.algorithms.contains(&number)
+    }
+
+    fn max_image_len(&self) -> u64 {
+        self.policy.max_image_len
+    }
+}

