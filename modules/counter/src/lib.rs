@@ -4,6 +4,10 @@
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
+extern crate alloc;
+
+pub mod command;
+
 use core::fmt;
 
 /// What a call asks for. The number is the first word of the message.

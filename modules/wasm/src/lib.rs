@@ -7,6 +7,7 @@
 
 extern crate alloc;
 
+pub mod command;
 mod trap;
 
 pub use trap::Trap;
