@@ -118,8 +118,15 @@ pub fn environment(tools: &Toolchain, kind: Kind) -> Result<Vec<(OsString, OsStr
 pub fn cargo(tools: &Toolchain, kind: Kind, dir: &Path) -> Result<Command> {
     let mut command = Command::new(&tools.cargo);
     scrub(&mut command);
+    command.args(["build", "--release"]);
+    prepare(&mut command, tools, kind, dir)?;
+    Ok(command)
+}
+
+/// Environment, library and target of a nested call.
+fn prepare(command: &mut Command, tools: &Toolchain, kind: Kind, dir: &Path) -> Result<()> {
     command.envs(environment(tools, kind)?).current_dir(dir);
-    command.args(["build", "--release", "--locked", "-Zbuild-std-features=compiler-builtins-mem"]);
+    command.args(["--locked", "-Zbuild-std-features=compiler-builtins-mem"]);
     let root = paths::root()?;
     match kind {
         Kind::Uefi => command.args(["-Zbuild-std=core", "--target", "x86_64-unknown-uefi"]),
@@ -129,7 +136,45 @@ pub fn cargo(tools: &Toolchain, kind: Kind, dir: &Path) -> Result<Command> {
             command.args(["--features", "bare-metal", "--target"]).arg(root.join(target))
         }
     };
-    Ok(command)
+    Ok(())
+}
+
+/// Lints the bare-metal programs with the toolchain's own clippy.
+pub fn lint(tools: &Toolchain) -> Result<()> {
+    let root = paths::root()?;
+    let clippy = tools.cargo.with_file_name("cargo-clippy");
+    if !clippy.is_file() {
+        let command = match tools.origin {
+            toolchain::Origin::Debian => "apt-get install rust-web-clippy",
+            _ => "rustup component add clippy",
+        };
+        return Err(Missing::new(format!("clippy for {}", tools.version), command).into());
+    }
+    for kind in [Kind::Kernel, Kind::User] {
+        let names: &[&str] = if kind == Kind::Kernel { &["kernel"] } else { &PROGRAMS };
+        let mut command = Command::new(&clippy);
+        scrub(&mut command);
+        command.env("CARGO", &tools.cargo).args(["clippy"]);
+        prepare(&mut command, tools, kind, &root)?;
+        for name in names {
+            command.args(["-p", name, "--bin", name]);
+        }
+        // Warnings fail through the workspace's lint table, not through flags that would rebuild the library.
+        let title = if kind == Kind::Kernel { "linting the kernel" } else { "linting the user programs" };
+        nested::run(command, title)?;
+    }
+    Ok(())
+}
+
+/// A copy of an ELF file without symbols and debug information.
+pub fn strip(elf: &Path, to: &Path) -> Result<()> {
+    let objcopy = toolchain::on_path("objcopy")
+        .ok_or_else(|| Missing::new("objcopy (binutils)", "apt-get install binutils"))?;
+    let status = Command::new(objcopy).arg("--strip-all").arg(elf).arg(to).stdin(Stdio::null()).status()?;
+    if !status.success() {
+        bail!("objcopy cannot strip {}", elf.display());
+    }
+    Ok(())
 }
 
 /// Builds the kernel and checks that it touches no vector register.

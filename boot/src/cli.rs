@@ -24,11 +24,14 @@ did not report; 3 something is missing here (the command that installs it is pri
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Build the system and run it in QEMU (the default)
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Build the system and write the bootable disk image
     Image(ImageArgs),
     /// Build everything that runs on the bare machine, and stop there
     Build,
+    /// Lint everything that runs on the bare machine
+    #[command(hide = true)]
+    Clippy,
     /// Write an image to a removable disk and read it back
     Flash(FlashArgs),
     /// Say what this machine has and what it lacks

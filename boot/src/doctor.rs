@@ -24,11 +24,11 @@ impl Finding {
     /// One line (or a few) about it.
     pub fn line(&self) -> String {
         match &self.found {
-            Ok(found) => format!("ok       {:<22} {found}", self.name),
+            Ok(found) => format!("ok       {:<24}{found}", self.name),
             Err(error) => {
                 let word = if self.needed { "MISSING " } else { "without " };
-                let why = error.to_string().replace('\n', "\n                               ");
-                format!("{word} {:<22} {why}", self.name)
+                let why = error.to_string().replace('\n', "\n                                 ");
+                format!("{word} {:<24}{why}", self.name)
             }
         }
     }
@@ -65,10 +65,18 @@ pub fn examine() -> Vec<Finding> {
         Finding::new("source tree", true, paths::root().map(|path| path.display().to_string())),
         Finding::new("bare-metal compiler", true, bare_metal_compiler()),
         Finding::new("linker", true, toolchain::select().map(|tools| tools.linker.display().to_string())),
-        Finding::new("C compiler (user space)", true, program("clang", "clang")),
+        Finding::new(
+            "C compiler (user space)",
+            true,
+            program("gcc", "gcc").or_else(|_| program("clang", "gcc")),
+        ),
         Finding::new("objdump", true, program("objdump", "binutils")),
         Finding::new("QEMU", true, qemu::find().map(|path| path.display().to_string())),
-        Finding::new("UEFI firmware", true, qemu::firmware().map(|firmware| firmware.code.display().to_string())),
+        Finding::new(
+            "UEFI firmware",
+            true,
+            qemu::firmware().map(|firmware| firmware.code.display().to_string()),
+        ),
         Finding::new("KVM", false, kvm()),
     ]
 }
@@ -81,7 +89,9 @@ pub fn run() -> bool {
     }
     let missing = findings.iter().filter(|finding| finding.needed && finding.found.is_err()).count();
     if missing > 0 {
-        println!("\n{missing} thing(s) missing; ./setup installs them on Debian and says what to install elsewhere");
+        println!(
+            "\n{missing} thing(s) missing; ./setup installs them on Debian and says what to install elsewhere"
+        );
     }
     missing == 0
 }

@@ -86,7 +86,10 @@ impl std::fmt::Display for Refusal {
             Self::ReadOnly => write!(f, "it is read-only"),
             Self::TooSmall => write!(f, "it is smaller than the image"),
             Self::TestKeys => {
-                write!(f, "the image is signed with test keys, which anybody may have; --allow-test-keys writes it")
+                write!(
+                    f,
+                    "the image is signed with test keys, which anybody may have; --allow-test-keys writes it"
+                )
             }
         }
     }
@@ -138,12 +141,17 @@ impl Machine {
             let name = entry.file_name().to_string_lossy().into_owned();
             let folder = entry.path();
             let size = read(&folder.join("size")).parse::<u64>().unwrap_or(0) * 512;
-            if size == 0 || ["loop", "ram", "zram", "dm-", "md", "sr"].iter().any(|kind| name.starts_with(kind)) {
+            if size == 0
+                || ["loop", "ram", "zram", "dm-", "md", "sr"].iter().any(|kind| name.starts_with(kind))
+            {
                 continue;
             }
-            let on_usb = std::fs::canonicalize(&folder).is_ok_and(|path| path.to_string_lossy().contains("/usb"));
-            let family: BTreeSet<PathBuf> = self.family(&name).iter().map(|part| self.devices.join(part)).collect();
-            let label = format!("{} {}", read(&folder.join("device/vendor")), read(&folder.join("device/model")));
+            let on_usb =
+                std::fs::canonicalize(&folder).is_ok_and(|path| path.to_string_lossy().contains("/usb"));
+            let family: BTreeSet<PathBuf> =
+                self.family(&name).iter().map(|part| self.devices.join(part)).collect();
+            let label =
+                format!("{} {}", read(&folder.join("device/vendor")), read(&folder.join("device/model")));
             disks.push(Disk {
                 device: self.devices.join(&name),
                 label: label.trim().to_string(),
@@ -163,7 +171,12 @@ impl Machine {
 }
 
 /// Decides whether an image may go onto a disk.
-pub fn check(disk: Option<&Disk>, image_size: u64, purpose: Purpose, allow_test: bool) -> Result<(), Refusal> {
+pub fn check(
+    disk: Option<&Disk>,
+    image_size: u64,
+    purpose: Purpose,
+    allow_test: bool,
+) -> Result<(), Refusal> {
     let disk = disk.ok_or(Refusal::NoSuchDisk)?;
     let is_system = |place: &&String| {
         ["/", "/boot", "/boot/efi", "/usr", "/var", "/home", "[swap]"].contains(&place.as_str())
@@ -190,7 +203,10 @@ pub fn check(disk: Option<&Disk>, image_size: u64, purpose: Purpose, allow_test:
 }
 
 /// Writes an image to a device and compares what the device then holds.
-pub fn write_and_compare(image: &mut (impl Read + Seek), device: &mut (impl Read + Write + Seek)) -> Result<u64> {
+pub fn write_and_compare(
+    image: &mut (impl Read + Seek),
+    device: &mut (impl Read + Write + Seek),
+) -> Result<u64> {
     const CHUNK: usize = 1 << 20;
     image.seek(SeekFrom::Start(0))?;
     device.seek(SeekFrom::Start(0))?;
@@ -202,7 +218,8 @@ pub fn write_and_compare(image: &mut (impl Read + Seek), device: &mut (impl Read
     let mut at = 0;
     while at < written {
         let n = usize::try_from(written - at).unwrap_or(CHUNK).min(CHUNK);
-        let (wanted, found) = (wanted.get_mut(..n).unwrap_or_default(), found.get_mut(..n).unwrap_or_default());
+        let (wanted, found) =
+            (wanted.get_mut(..n).unwrap_or_default(), found.get_mut(..n).unwrap_or_default());
         image.read_exact(wanted)?;
         device.read_exact(found).context("reading the disk back failed")?;
         if let Some(offset) = wanted.iter().zip(found.iter()).position(|(a, b)| a != b) {
@@ -223,7 +240,8 @@ fn list(disks: &[Disk]) {
     for disk in disks.iter().filter(|disk| disk.removable) {
         none = false;
         let mounts: Vec<&str> = disk.mounts.iter().map(String::as_str).collect();
-        let note = if mounts.is_empty() { String::new() } else { format!("  mounted on {}", mounts.join(", ")) };
+        let note =
+            if mounts.is_empty() { String::new() } else { format!("  mounted on {}", mounts.join(", ")) };
         println!("{}  {}  {}{note}", disk.device.display(), gibibytes(disk.size), disk.label);
     }
     if none {
@@ -234,7 +252,12 @@ fn list(disks: &[Disk]) {
 }
 
 fn confirmed(disk: &Disk, input: &mut impl BufRead) -> Result<bool> {
-    eprint!("All of {} ({}, {}) will be lost. Type yes to go on: ", disk.device.display(), disk.label, gibibytes(disk.size));
+    eprint!(
+        "All of {} ({}, {}) will be lost. Type yes to go on: ",
+        disk.device.display(),
+        disk.label,
+        gibibytes(disk.size)
+    );
     let mut answer = String::new();
     input.read_line(&mut answer)?;
     Ok(answer.trim() == "yes")

@@ -102,7 +102,13 @@ fn stage(dir: &Scratch, mounts: &str) -> Machine {
         std::fs::write(path, text).unwrap();
     };
     let block = dir.join("block/sdz");
-    for (name, text) in [("size", "200000"), ("removable", "1"), ("ro", "0"), ("device/model", "Stick"), ("sdz1/partition", "1")] {
+    for (name, text) in [
+        ("size", "200000"),
+        ("removable", "1"),
+        ("ro", "0"),
+        ("device/model", "Stick"),
+        ("sdz1/partition", "1"),
+    ] {
         write(&block.join(name), text);
     }
     write(&dir.join("dev/sdz"), "");
@@ -110,7 +116,12 @@ fn stage(dir: &Scratch, mounts: &str) -> Machine {
     std::fs::File::options().write(true).open(dir.join("dev/sdz")).unwrap().set_len(200_000 * 512).unwrap();
     write(&dir.join("mounts"), &mounts.replace("DEV", &dir.join("dev").display().to_string()));
     write(&dir.join("swaps"), "Filename Type\n");
-    Machine { blocks: dir.join("block"), mounts: dir.join("mounts"), swaps: dir.join("swaps"), devices: dir.join("dev") }
+    Machine {
+        blocks: dir.join("block"),
+        mounts: dir.join("mounts"),
+        swaps: dir.join("swaps"),
+        devices: dir.join("dev"),
+    }
 }
 
 fn flash(dir: &Scratch, machine: &Machine, allow_test_keys: bool) -> anyhow::Result<()> {

@@ -196,12 +196,6 @@ pub fn write(out: &Path, contents: &Contents) -> Result<()> {
     Ok(())
 }
 
-/// Writes a bootable image from files; the kernel loses its debug information on the way.
-pub fn write_from(out: &Path, loader: &Path, kernel: &Path, ramdisk: Vec<u8>) -> Result<()> {
-    let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
-    write(out, &Contents { loader: read(loader)?, kernel: read(kernel)?, ramdisk })
-}
-
 /// Reads one file from an image's EFI system partition.
 pub fn read_file(image: &mut File, name: &str) -> Result<Vec<u8>> {
     let (start, len) = {

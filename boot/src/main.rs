@@ -23,6 +23,10 @@ fn act(cli: Cli) -> anyhow::Result<u8> {
             }
             Ok(0)
         }
+        Some(Command::Clippy) => {
+            boot::bare::lint(&boot::toolchain::select()?)?;
+            Ok(0)
+        }
         Some(Command::Flash(args)) => {
             boot::flash::run(&args, &Default::default(), &boot::system::purpose_of)?;
             Ok(0)

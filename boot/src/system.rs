@@ -1,8 +1,12 @@
 //! From sources to a bootable image.
+use crate::bare::{self, Built};
 use crate::cli::SystemArgs;
 use crate::flash::Purpose;
-use crate::{bare, image, nested, toolchain};
+use crate::image::{self, Contents};
+use crate::paths::Scratch;
+use crate::{nested, toolchain};
 use anyhow::{Context, Result};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// An image and the kernel's debug information.
@@ -14,6 +18,10 @@ pub struct Image {
     pub kernel: PathBuf,
 }
 
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
 /// Builds what `args` asks for and writes it as a disk image to `out`.
 pub fn make_image(args: &SystemArgs, out: &Path) -> Result<Image> {
     nested::new_log()?;
@@ -23,16 +31,30 @@ pub fn make_image(args: &SystemArgs, out: &Path) -> Result<Image> {
         Some(path) => path.clone(),
         None => bare::kernel(&tools)?,
     };
-    let ramdisk = match &args.ramdisk {
-        Some(path) => std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?,
-        None => bundle(&tools, args)?,
+    let programs = match &args.ramdisk {
+        Some(_) => BTreeMap::new(),
+        None => bare::programs(&tools, &bare::PROGRAMS)?,
     };
-    image::write_from(out, &loader, &kernel, ramdisk)?;
-    Ok(Image { path: out.to_path_buf(), kernel })
+    let built = Built { kernel, programs, loader };
+    let ramdisk = match &args.ramdisk {
+        Some(path) => read(path)?,
+        None => bundle(&built, &args.packages)?,
+    };
+    write_image(&built, ramdisk, out)
 }
 
-/// The boot bundle.
-fn bundle(_tools: &toolchain::Toolchain, _args: &SystemArgs) -> Result<Vec<u8>> {
+/// Writes an image with this boot bundle; the kernel goes in without its debug information.
+pub fn write_image(built: &Built, ramdisk: Vec<u8>, out: &Path) -> Result<Image> {
+    let scratch = Scratch::new()?;
+    let stripped = scratch.join("kernel");
+    bare::strip(&built.kernel, &stripped)?;
+    let contents = Contents { loader: read(&built.loader)?, kernel: read(&stripped)?, ramdisk };
+    image::write(out, &contents)?;
+    Ok(Image { path: out.to_path_buf(), kernel: built.kernel.clone() })
+}
+
+/// The boot bundle of the built programs, with more packages if there are any.
+pub fn bundle(_built: &Built, _packages: &[PathBuf]) -> Result<Vec<u8>> {
     Ok(Vec::new())
 }
 
