@@ -1,2 +1,7 @@
-//! Bare-metal entry (under construction).
-fn main() {}
+//! The bootable kernel: the pure core of the library on the x86_64 edge. See `arch`.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+mod arch;

@@ -1,0 +1,284 @@
+//! From the loader's entry to the first context.
+//!
+//! Two halves. The first runs on the loader's stack and page tables: it reads everything that only the
+//! loader's map shows (memory map, ACPI, bundle) into [`Found`] and builds the kernel's own tables. The
+//! second runs on the kernel's own stack and tables: descriptors, protections, interrupts, clock, core.
+//! Invariants: interrupts stay off throughout; nothing of the loader is used after the switch, and its
+//! memory goes to the core.
+
+use core::arch::asm;
+use core::cell::UnsafeCell;
+
+use bootloader_api::config::{BootloaderConfig, Mapping};
+use bootloader_api::info::{FrameBufferInfo, MemoryRegionKind};
+use kernel::cpu::{Facts, Features, Mitigations, mitigations};
+use kernel::log;
+use kernel::log::Hooks;
+use kernel::machine::Frame;
+use spin::Once;
+
+use super::acpi::{MAX_IOAPICS, Tables};
+use super::clock::Clock;
+use super::core_iface::{ActiveCore, BootInfo, Core};
+use super::fpu::Fpu;
+use super::lapic::{self, Lapic};
+use super::memory_map::Ranges;
+use super::paging::Root;
+use super::panic::fatal;
+use super::{descriptors, features, framebuffer, fwcfg, heap, layout, percpu, power, regs, serial, spaces, trap};
+
+static CONFIG: BootloaderConfig = {
+    let mut config = BootloaderConfig::new_default();
+    config.mappings.physical_memory = Some(Mapping::FixedAddress(layout::PHYSMAP));
+    // Clear of the kernel's own layout.
+    config.mappings.dynamic_range_start = Some(0xffff_c000_0000_0000);
+    config.mappings.dynamic_range_end = Some(0xffff_d000_0000_0000);
+    config.kernel_stack_size = 128 * 1024;
+    config
+};
+
+bootloader_api::entry_point!(first_half, config = &CONFIG);
+
+/// What the first half hands to the second.
+struct Found {
+    free: Ranges,
+    reclaim: Ranges,
+    root: Root,
+    facts: Facts,
+    mitigations: Mitigations,
+    tables: Tables,
+    bundle: Option<(u64, u64)>,
+    framebuffer: Option<(u64, FrameBufferInfo)>,
+    lapic: u64,
+    ioapics: [u64; MAX_IOAPICS],
+    hpet: u64,
+    heap: (u64, u64),
+    scratch: u64,
+    physmap_end: u64,
+    kernel_half: [u64; 256],
+    entry_half: [u64; 256],
+    has_serial: bool,
+}
+
+struct FoundCell(UnsafeCell<Option<Found>>);
+
+// SAFETY: written by the first half, taken by the second, on the one CPU that runs.
+unsafe impl Sync for FoundCell {}
+
+static FOUND: FoundCell = FoundCell(UnsafeCell::new(None));
+
+fn first_half(info: &'static mut bootloader_api::BootInfo) -> ! {
+    // SAFETY: nothing has been set up that an interrupt could reach.
+    unsafe { asm!("cli", options(nomem, nostack)) };
+    let has_serial = serial::start();
+    if features::lacks_no_execute() {
+        fatal("this processor has no NX bit");
+    }
+    let facts = features::facts();
+    let mitigations = decide(&facts);
+    let (mut free, mut reclaim) = (Ranges::new(), Ranges::new());
+    for region in info.memory_regions.iter() {
+        match region.kind {
+            MemoryRegionKind::Usable => free.add(region.start, region.end),
+            MemoryRegionKind::Bootloader => reclaim.add(region.start, region.end),
+            _ => {}
+        }
+    }
+    let bundle = bundle(info);
+    for list in [&mut free, &mut reclaim] {
+        spaces::reserve_image(list);
+    }
+    let mut memory = free;
+    for &(start, end) in reclaim.list() {
+        memory.add(start, end);
+    }
+    if let Some((start, bytes)) = bundle {
+        free.remove(start, start + bytes);
+        reclaim.remove(start, start + bytes);
+    }
+    let tables = Tables::read(info.rsdp_addr.into_option());
+    power::start(&tables, facts.features.contains(Features::HYPERVISOR));
+    let global = !mitigations.kpti && facts.features.contains(Features::GLOBAL_PAGES);
+    let gib = facts.features.contains(Features::GIB_PAGES);
+    let root = Root::new(&mut free, global, gib);
+    let user = Root::new(&mut free, false, gib);
+    spaces::map_image(&mut free, &root);
+    let physmap_end = spaces::map_physical(&mut free, &root, &memory);
+    spaces::map_stacks(&mut free, &root, 0);
+    spaces::map_entry_area(&mut free, &root, &user, 0);
+    let mut windows = spaces::Windows::new();
+    let lapic = match lapic::mode() {
+        lapic::Mode::Memory(address) => windows.registers(&mut free, &root, address, 4096),
+        lapic::Mode::Registers => 0,
+    };
+    let ioapics = tables.ioapics.map(|(address, _)| windows.registers(&mut free, &root, address, 32));
+    let hpet = windows.registers(&mut free, &root, tables.hpet, 1024);
+    let framebuffer = info.framebuffer.as_ref().and_then(|fb| {
+        let length = fb.info().byte_len as u64;
+        let physical = spaces::contiguous(fb.buffer().as_ptr() as u64, length)?;
+        Some((windows.framebuffer(&mut free, &root, physical, length), fb.info()))
+    });
+    let heap_bytes = heap::boot_size(memory.total()).next_multiple_of(4096);
+    let heap = (layout::physmap(free.take(heap_bytes, 1 << 21)), heap_bytes);
+    let scratch = layout::physmap(free.take(heap::SCRATCH, 4096));
+    let (kernel_half, entry_half) = (root.upper_half(), user.upper_half());
+    let (stack, cr3) = (spaces::stack_tops(0).0, root.physical);
+    let found = Found {
+        free,
+        reclaim,
+        root,
+        facts,
+        mitigations,
+        tables,
+        bundle,
+        framebuffer,
+        lapic,
+        ioapics,
+        hpet,
+        heap,
+        scratch,
+        physmap_end,
+        kernel_half,
+        entry_half,
+        has_serial,
+    };
+    // SAFETY: the new root maps the image just as the loader's does, and the stack; the second half takes
+    // nothing but what it finds in `FOUND`. Nothing of this stack is used again.
+    unsafe {
+        *FOUND.0.get() = Some(found);
+        asm!(
+            "mov cr3, {root}", "mov rsp, {stack}", "xor ebp, ebp", "call {go}", "ud2",
+            root = in(reg) cr3, stack = in(reg) stack, go = sym second_half, options(noreturn),
+        );
+    }
+}
+
+/// Mitigations for this processor, with the boot flags' say.
+fn decide(facts: &Facts) -> Mitigations {
+    let flags = if facts.features.contains(Features::HYPERVISOR) { fwcfg::flags() } else { None };
+    let kpti = flags.and_then(|(bytes, length)| fwcfg::switch(bytes.get(..length)?, b"kpti"));
+    mitigations(facts, kpti)
+}
+
+/// Physical start and length of the boot bundle.
+fn bundle(info: &bootloader_api::BootInfo) -> Option<(u64, u64)> {
+    let address = info.ramdisk_addr.into_option()?;
+    if info.ramdisk_len == 0 {
+        return None;
+    }
+    match spaces::contiguous(address, info.ramdisk_len) {
+        Some(physical) if physical & 4095 == 0 => Some((physical, info.ramdisk_len)),
+        _ => fatal("the boot bundle is not contiguous"),
+    }
+}
+
+extern "C" fn second_half() -> ! {
+    // SAFETY: the first half is over; nobody else takes it.
+    let Some(mut found) = (unsafe { (*FOUND.0.get()).take() }) else { fatal("the second half of boot ran twice") };
+    let area = percpu::address_of(0);
+    // SAFETY: GS becomes this CPU's struct before anything asks for it; `map_entry_area` made the tables, and
+    // the heaps' memory was taken from the free list.
+    unsafe {
+        descriptors::load(area);
+        regs::wrmsr(regs::msr::GS_BASE, area);
+        regs::wrmsr(regs::msr::KERNEL_GS_BASE, 0);
+        heap::start(found.heap.0, found.heap.1, found.scratch);
+    }
+    features::protect(found.facts.features, found.mitigations);
+    spaces::freeze_segments(&mut found.free, &found.root, 0);
+    features::open_syscall(found.mitigations);
+    if let Some((base, info)) = found.framebuffer {
+        // SAFETY: mapped by the first half, for good.
+        unsafe { framebuffer::start(base, info) };
+    }
+    start_machine(&found);
+    log::connect(Hooks { now, show });
+    announce(&found);
+    start_core(&found)
+}
+
+/// Fills in the machine: interrupts, clock, extended state, roots.
+fn start_machine(found: &Found) {
+    // SAFETY: boot; the windows were mapped by the first half, for good.
+    let (hardware, cpu, lapic) = unsafe { (&mut trap::glue().hardware, trap::cpu(), Lapic::at(found.lapic)) };
+    lapic.start();
+    // SAFETY: as above.
+    unsafe { hardware.lines.start(&found.tables, &found.ioapics, lapic.id()) };
+    hardware.lapic = lapic;
+    hardware.clock = Clock::measure(&found.tables, lapic, found.hpet);
+    LOG_CLOCK.call_once(|| hardware.clock);
+    power::enable_acpi(&found.tables);
+    hardware.fpu = Fpu::start(found.facts.features);
+    hardware.mitigations = found.mitigations;
+    hardware.fsgsbase = found.facts.features.contains(Features::FSGSBASE);
+    hardware.kernel_half = found.kernel_half;
+    hardware.entry_half = found.entry_half;
+    hardware.boot_root = found.root.physical;
+    hardware.physmap_end = found.physmap_end;
+    cpu.root = found.root.physical;
+    if found.mitigations.kpti {
+        cpu.entry.kernel_root = found.root.physical;
+    }
+    cpu.entry.current = &raw mut cpu.idle;
+    trap::prepare_verification(cpu, spaces::stack_tops(0).1, found.physmap_end);
+}
+
+fn announce(found: &Found) {
+    // SAFETY: boot.
+    let hardware = unsafe { &trap::glue().hardware };
+    let facts = &found.facts;
+    log!(Info, "SILA {} starts", env!("CARGO_PKG_VERSION"));
+    log!(Info, "processor: {:?} family {:#x} model {:#x}", facts.vendor, facts.family, facts.model);
+    log!(Info, "features: {:?}", facts.features);
+    log!(Info, "mitigations: {:?}", found.mitigations);
+    log!(Info, "extended state: XCR0 {:#x}", hardware.fpu.mask());
+    let clock = &hardware.clock;
+    log!(Info, "clock: TSC {} kHz, timer {} kHz, by {}", clock.tsc_hz / 1000, clock.timer_hz / 1000, clock.source);
+    let (kib, ranges) = ((found.free.total() + found.reclaim.total()) / 1024, found.free.list().len());
+    log!(Info, "memory: {kib} KiB free in {ranges} ranges, boot heap {} KiB", found.heap.1 / 1024);
+    if let Some((at, bytes)) = found.bundle {
+        log!(Info, "boot bundle: {bytes} bytes at {at:#x}");
+    }
+}
+
+/// Makes the core and runs what it chooses.
+fn start_core(found: &Found) -> ! {
+    const MAX: usize = 256;
+    let mut usable = [(Frame(0), 0); MAX];
+    let mut count = 0;
+    // The loader's own memory is free now: its tables, stack and boot information are in use no more.
+    for &(start, end) in found.free.list().iter().chain(found.reclaim.list()) {
+        if let (Some(slot), Some(frame)) = (usable.get_mut(count), Frame::containing(start)) {
+            *slot = (frame, ((end - start) >> 12) as u32);
+            count += 1;
+        }
+    }
+    let info = BootInfo {
+        usable: usable.get(..count).unwrap_or(&[]),
+        bundle: found.bundle.and_then(|(at, bytes)| Some((Frame::containing(at)?, bytes))),
+        heap: heap::free(),
+        isa_lines: found.tables.isa.map(|isa| isa.line as u8),
+        has_serial: found.has_serial,
+        kpti: found.mitigations.kpti,
+    };
+    // SAFETY: boot.
+    let glue = unsafe { trap::glue() };
+    let mut core = ActiveCore::boot(&mut glue.hardware, &info);
+    let next = core.first(&mut glue.hardware);
+    glue.core = Some(core);
+    heap::seal();
+    framebuffer::draw_all();
+    trap::start(next)
+}
+
+/// The log's own copy of the clock: it is read while the machine is borrowed.
+static LOG_CLOCK: Once<Clock> = Once::new();
+
+fn now() -> u64 {
+    LOG_CLOCK.get().map_or(0, Clock::now)
+}
+
+fn show(line: &[u8]) {
+    serial::write(line);
+    framebuffer::write(line);
+}

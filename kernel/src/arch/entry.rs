@@ -1,0 +1,388 @@
+//! The trampolines: every way into ring 0 and back, in assembly, on pages of their own.
+//!
+//! Owns: section `.entry.text`, the only kernel text that user roots map when KPTI is on.
+//!
+//! Invariants:
+//! - On entry all user registers go straight into `PerCpu.entry.current`; nothing of a thread stays on
+//!   a CPU stack. A saved `cs` of 0 means "came by SYSCALL": rcx and r11 are then dead and not saved.
+//! - In ring 0 GS is the kernel's, but for the few instructions next to each SWAPGS, where interrupts
+//!   are off and NMI, #MC, #DF and #DB fix GS and CR3 by themselves (`paranoid`).
+//! - Ring 3 is resumed only at a canonical lower-half RIP and RSP (else the thread gets a #GP), with
+//!   constant selectors and cleaned flags.
+//! - Interrupts reach ring 0 only in the verification context and idle; both are saved and resumed
+//!   like threads, without SWAPGS and without changing CR3.
+
+use core::arch::global_asm;
+use core::mem::offset_of;
+
+use kernel::machine::Registers;
+
+use super::descriptors::{KERNEL_CODE, KERNEL_DATA, USER_CODE, USER_DATA};
+use super::layout;
+use super::percpu;
+use super::regs::msr;
+
+unsafe extern "C" {
+    /// SYSCALL target when KPTI is off.
+    pub fn syscall_entry_plain();
+    /// SYSCALL target when KPTI is on.
+    pub fn syscall_entry_kpti();
+    /// First of 256 interrupt stubs.
+    fn vector_stubs();
+    /// Resumes a ring-0 context (verification or idle) from its save area.
+    pub fn resume_kernel_context(registers: *const Registers) -> !;
+    /// Resumes ring 3 from a save area (the first time, when no entry is to be returned from).
+    pub fn resume_user(registers: *const Registers) -> !;
+}
+
+/// Bytes of one interrupt stub.
+const STUB: u64 = 16;
+
+/// Address of a vector's stub.
+pub fn vector_address(vector: usize) -> u64 {
+    vector_stubs as *const () as u64 + STUB * vector as u64
+}
+
+/// Flags that ring 3 keeps: the arithmetic ones, DF and ID.
+const USER_FLAGS: u32 = 0x20_0cd5;
+/// Flags that ring 3 always has: IF and the bit that is always one.
+const FIXED_FLAGS: u32 = 0x202;
+
+/// The software interrupt by which the verification context ends a job.
+pub const VERIFICATION_DONE: u8 = 0x50;
+
+// SAFETY: see the invariants above; each label's comment says what it expects.
+global_asm!(
+    r#"
+.section .entry.text, "ax"
+
+.macro SAVE_ALL_BUT base
+    mov [\base + {RBX}], rbx
+    mov [\base + {RDX}], rdx
+    mov [\base + {RSI}], rsi
+    mov [\base + {RDI}], rdi
+    mov [\base + {RBP}], rbp
+    mov [\base + {R8}], r8
+    mov [\base + {R9}], r9
+    mov [\base + {R10}], r10
+    mov [\base + {R12}], r12
+    mov [\base + {R13}], r13
+    mov [\base + {R14}], r14
+    mov [\base + {R15}], r15
+.endm
+
+/* Loads all but rax, rcx, r11 and rsp from [rax]. */
+.macro LOAD_ALL_BUT
+    mov rbx, [rax + {RBX}]
+    mov rdx, [rax + {RDX}]
+    mov rsi, [rax + {RSI}]
+    mov rdi, [rax + {RDI}]
+    mov rbp, [rax + {RBP}]
+    mov r8, [rax + {R8}]
+    mov r9, [rax + {R9}]
+    mov r10, [rax + {R10}]
+    mov r12, [rax + {R12}]
+    mov r13, [rax + {R13}]
+    mov r14, [rax + {R14}]
+    mov r15, [rax + {R15}]
+.endm
+
+/* rsp = save area, rcx = user rip, r11 = user flags; leaves rsp = kernel stack. */
+.macro SYSCALL_SAVE
+    mov [rsp + {RAX}], rax
+    SAVE_ALL_BUT rsp
+    mov [rsp + {RIP}], rcx
+    mov [rsp + {RFLAGS}], r11
+    mov rax, gs:[{SCRATCH}]
+    mov [rsp + {RSP}], rax
+    mov qword ptr [rsp + {CS}], 0
+    mov rsp, gs:[{KERNEL_STACK}]
+    xor ebp, ebp
+    call {syscall}
+.endm
+
+/* rax = save area of a thread: loads rcx = rip, r11 = clean flags; jumps away where ring 3 must not
+   be resumed like this, or by IRETQ. */
+.macro CHECK_USER bad, iret
+    mov rcx, [rax + {RIP}]
+    mov rdx, [rax + {RSP}]
+    or rdx, rcx
+    shr rdx, 47
+    jnz \bad
+    mov r11, [rax + {RFLAGS}]
+    and r11d, {USER_FLAGS}
+    or r11d, {FIXED_FLAGS}
+    cmp qword ptr [rax + {CS}], 0
+    jne \iret
+.endm
+
+.balign 64
+.global syscall_entry_plain
+syscall_entry_plain:
+    swapgs
+    mov gs:[{SCRATCH}], rsp
+    mov rsp, gs:[{CURRENT}]
+    SYSCALL_SAVE
+.Lexit_plain:
+    CHECK_USER .Lbad_return, .Liret_plain
+    LOAD_ALL_BUT
+    mov rsp, [rax + {RSP}]
+    mov rax, [rax + {RAX}]
+    swapgs
+    sysretq
+
+.balign 64
+.global syscall_entry_kpti
+syscall_entry_kpti:
+    swapgs
+    mov gs:[{SCRATCH}], rsp
+    mov rsp, gs:[{KERNEL_ROOT}]
+    mov cr3, rsp
+    mov rsp, gs:[{CURRENT}]
+    SYSCALL_SAVE
+.Lexit_kpti:
+    CHECK_USER .Lbad_return, .Liret_kpti
+    LOAD_ALL_BUT
+    mov rsp, [rax + {RSP}]
+    mov gs:[{SCRATCH}], rsp
+    mov rax, [rax + {RAX}]
+    mov rsp, gs:[{USER_ROOT}]
+    mov cr3, rsp
+    mov rsp, gs:[{SCRATCH}]
+    swapgs
+    sysretq
+
+/* rax = save area; resumes ring 3 in whichever way it takes. */
+.global resume_user
+resume_user:
+    mov rax, rdi
+.Lexit_user:
+    cmp qword ptr gs:[{KERNEL_ROOT}], 0
+    je .Lexit_plain
+    jmp .Lexit_kpti
+
+/* The thread's RIP or RSP is not a lower-half address: it gets a #GP instead. rax = save area. */
+.Lbad_return:
+    mov rsp, gs:[{KERNEL_STACK}]
+    mov edi, 13
+    xor esi, esi
+    call {interrupt}
+    jmp .Lexit_user
+
+/* rax = save area, rcx = rip, r11 = flags: builds an interrupt frame on the entry stack. */
+.macro IRET_FRAME
+    mov rsp, gs:[{ENTRY_STACK}]
+    push {USER_DATA}
+    push qword ptr [rax + {RSP}]
+    push r11
+    push {USER_CODE}
+    push rcx
+    LOAD_ALL_BUT
+    mov rcx, [rax + {RCX}]
+    mov r11, [rax + {R11}]
+.endm
+
+.Liret_plain:
+    IRET_FRAME
+    mov rax, [rax + {RAX}]
+    swapgs
+    iretq
+
+.Liret_kpti:
+    IRET_FRAME
+    push qword ptr [rax + {RAX}]
+    mov rax, gs:[{USER_ROOT}]
+    mov cr3, rax
+    pop rax
+    swapgs
+    iretq
+
+/* rdi = save area of a ring-0 context. Its stack takes the frame, so nothing of it stays on ours. */
+.global resume_kernel_context
+resume_kernel_context:
+    mov rax, rdi
+    mov rcx, [rax + {RSP}]
+    push {KERNEL_DATA}
+    push rcx
+    push qword ptr [rax + {RFLAGS}]
+    push {KERNEL_CODE}
+    push qword ptr [rax + {RIP}]
+    LOAD_ALL_BUT
+    mov rcx, [rax + {RCX}]
+    mov r11, [rax + {R11}]
+    mov rax, [rax + {RAX}]
+    iretq
+
+/* Stack: vector, error code, rip, cs, rflags, rsp, ss. */
+.balign 64
+interrupt_common:
+    cld
+    test byte ptr [rsp + 24], 3
+    jz 3f
+    swapgs
+    lfence
+    push rax
+    mov rax, gs:[{KERNEL_ROOT}]
+    test rax, rax
+    jz 2f
+    mov cr3, rax
+2:  mov rax, gs:[{CURRENT}]
+    mov [rax + {RCX}], rcx
+    mov [rax + {R11}], r11
+    SAVE_ALL_BUT rax
+    pop qword ptr [rax + {RAX}]
+    pop rdi
+    pop rsi
+    pop qword ptr [rax + {RIP}]
+    pop qword ptr [rax + {CS}]
+    pop qword ptr [rax + {RFLAGS}]
+    pop qword ptr [rax + {RSP}]
+    pop qword ptr [rax + {SS}]
+    mov rsp, gs:[{KERNEL_STACK}]
+    xor ebp, ebp
+    call {interrupt}
+    jmp .Lexit_user
+3:  cmp qword ptr [rsp], 32
+    jb kernel_exception
+    push rax
+    jmp 2b
+
+.macro PUSH_ALL
+    push r15
+    push r14
+    push r13
+    push r12
+    push r11
+    push r10
+    push r9
+    push r8
+    push rbp
+    push rdi
+    push rsi
+    push rdx
+    push rcx
+    push rbx
+    push rax
+.endm
+
+/* An exception in ring 0 is a bug of ours. */
+kernel_exception:
+    PUSH_ALL
+    mov rdi, rsp
+    and rsp, -16
+    call {fatal}
+    ud2
+
+/* NMI, #MC, #DF, #DB: anything may be loaded in GS and CR3. The top of the stack tells what should. */
+.balign 64
+paranoid:
+    cld
+    cmp qword ptr [rsp], 1
+    jne 4f
+    test byte ptr [rsp + 24], 3
+    jnz interrupt_common
+4:  PUSH_ALL
+    mov rbx, rsp
+    mov rbp, rsp
+    or rbp, {IST_MASK}
+    mov r12, cr3
+    mov rax, [rbp - 15]
+    mov cr3, rax
+    mov ecx, {GS_BASE}
+    rdmsr
+    shl rdx, 32
+    or rax, rdx
+    mov r13, rax
+    mov rax, [rbp - 7]
+    mov rdx, rax
+    shr rdx, 32
+    wrmsr
+    lfence
+    mov rdi, rbx
+    xor ebp, ebp
+    and rsp, -16
+    call {paranoid}
+    mov ecx, {GS_BASE}
+    mov rax, r13
+    mov rdx, r13
+    shr rdx, 32
+    wrmsr
+    mov cr3, r12
+    mov rsp, rbx
+    pop rax
+    pop rbx
+    pop rcx
+    pop rdx
+    pop rsi
+    pop rdi
+    pop rbp
+    pop r8
+    pop r9
+    pop r10
+    pop r11
+    pop r12
+    pop r13
+    pop r14
+    pop r15
+    add rsp, 16
+    iretq
+
+.balign 64
+vector_stubs:
+.set vector, 0
+.rept 256
+    .balign 16
+    .if (vector == 8) || ((vector >= 10) && (vector <= 14)) || (vector == 17) || (vector == 21) || (vector == 29) || (vector == 30)
+    .else
+    push 0
+    .endif
+    .byte 0x68 /* push imm32: in this syntax a symbol would be a memory operand */
+    .long vector
+    .if (vector == 1) || (vector == 2) || (vector == 8) || (vector == 18)
+    jmp paranoid
+    .else
+    jmp interrupt_common
+    .endif
+    .set vector, vector + 1
+.endr
+.section .text
+"#,
+    RAX = const offset_of!(Registers, rax),
+    RBX = const offset_of!(Registers, rbx),
+    RCX = const offset_of!(Registers, rcx),
+    RDX = const offset_of!(Registers, rdx),
+    RSI = const offset_of!(Registers, rsi),
+    RDI = const offset_of!(Registers, rdi),
+    RBP = const offset_of!(Registers, rbp),
+    R8 = const offset_of!(Registers, r8),
+    R9 = const offset_of!(Registers, r9),
+    R10 = const offset_of!(Registers, r10),
+    R11 = const offset_of!(Registers, r11),
+    R12 = const offset_of!(Registers, r12),
+    R13 = const offset_of!(Registers, r13),
+    R14 = const offset_of!(Registers, r14),
+    R15 = const offset_of!(Registers, r15),
+    RIP = const offset_of!(Registers, rip),
+    CS = const offset_of!(Registers, cs),
+    RFLAGS = const offset_of!(Registers, rflags),
+    RSP = const offset_of!(Registers, rsp),
+    SS = const offset_of!(Registers, ss),
+    KERNEL_ROOT = const percpu::KERNEL_ROOT,
+    USER_ROOT = const percpu::USER_ROOT,
+    SCRATCH = const percpu::SCRATCH,
+    CURRENT = const percpu::CURRENT,
+    KERNEL_STACK = const percpu::KERNEL_STACK,
+    ENTRY_STACK = const percpu::ENTRY_STACK,
+    USER_FLAGS = const USER_FLAGS,
+    FIXED_FLAGS = const FIXED_FLAGS,
+    USER_CODE = const USER_CODE,
+    USER_DATA = const USER_DATA,
+    KERNEL_CODE = const KERNEL_CODE,
+    KERNEL_DATA = const KERNEL_DATA,
+    IST_MASK = const layout::IST_SIZE - 1,
+    GS_BASE = const msr::GS_BASE,
+    syscall = sym super::trap::on_syscall,
+    interrupt = sym super::trap::on_interrupt,
+    fatal = sym super::trap::on_kernel_exception,
+    paranoid = sym super::trap::on_paranoid,
+);

@@ -1,0 +1,258 @@
+//! The machine as the core sees it: `impl Machine`.
+//!
+//! Owns: clock, timer deadline, interrupt lines, roots. Invariants: `frame` is reached only for RAM
+//! that the physical map covers; a frame that the core overwrites is no longer an FPU area of ours;
+//! no root stays loaded after `flush_root`.
+
+use alloc::boxed::Box;
+use core::fmt;
+
+use kernel::cpu::Mitigations;
+use kernel::log::{self, Level};
+use kernel::machine::{Entry, FRAME_SIZE, FRAME_WORDS, Frame, LogRead, Machine, PowerOff, Registers};
+use kernel::verify::Work;
+
+use super::clock::Clock;
+use super::fpu::Fpu;
+use super::framebuffer;
+use super::ioapic::Lines;
+use super::lapic::{LINE_VECTOR, Lapic, TIMER_VECTOR};
+use super::layout::physmap;
+use super::panic::fatal;
+use super::percpu;
+use super::power;
+use super::regs;
+use super::serial;
+use super::trap;
+
+/// Everything below the core.
+pub struct Hardware {
+    /// Time.
+    pub clock: Clock,
+    /// This CPU's local APIC.
+    pub lapic: Lapic,
+    /// Device lines.
+    pub lines: Lines,
+    /// Extended state.
+    pub fpu: Fpu,
+    /// What is done about the processor's weaknesses.
+    pub mitigations: Mitigations,
+    /// WRFSBASE exists and is on.
+    pub fsgsbase: bool,
+    /// Upper half of every root.
+    pub kernel_half: [u64; 256],
+    /// Upper half of user roots.
+    pub entry_half: [u64; 256],
+    /// The kernel's own root.
+    pub boot_root: u64,
+    /// End of the physical map.
+    pub physmap_end: u64,
+    deadline: u64,
+}
+
+impl Hardware {
+    /// Nothing yet.
+    pub const OFF: Self = Self {
+        clock: Clock::OFF,
+        lapic: Lapic::OFF,
+        lines: Lines::OFF,
+        fpu: Fpu::OFF,
+        mitigations: Mitigations { kpti: false, ibrs_always: false, ibpb_on_switch: false, verw_on_exit: false },
+        fsgsbase: false,
+        kernel_half: [0; 256],
+        entry_half: [0; 256],
+        boot_root: 0,
+        physmap_end: 0,
+        deadline: u64::MAX,
+    };
+
+    /// A device, timer or inter-processor vector arrived. What the core is to hear, if anything.
+    pub fn interrupt(&mut self, vector: u8) -> Option<Entry> {
+        if vector == TIMER_VECTOR {
+            self.lapic.end_of_interrupt();
+            let deadline = self.deadline;
+            self.deadline = u64::MAX;
+            if deadline != u64::MAX && self.clock.now() < deadline {
+                // The timer's scale is not the clock's, and long waits are cut: set it again.
+                self.set_timer(deadline);
+                return None;
+            }
+            return Some(Entry::Timer);
+        }
+        let line = vector - LINE_VECTOR;
+        let tell = self.lines.arrived(usize::from(line));
+        self.lapic.end_of_interrupt();
+        tell.then_some(Entry::Interrupt { line })
+    }
+
+    /// Draws log lines until all are drawn or something more important waits.
+    pub fn draw_log(&self) {
+        while !self.lapic.pending() && framebuffer::step() {}
+    }
+
+    #[inline(always)]
+    fn pointer(&self, frame: Frame) -> *mut [u64; FRAME_WORDS] {
+        if frame.address() >= self.physmap_end {
+            fatal("the core named a frame that is not RAM");
+        }
+        physmap(frame.address()) as *mut [u64; FRAME_WORDS]
+    }
+
+    /// The frame gets new contents: if the FPU state of a thread that is gone would still be saved there,
+    /// forget it.
+    #[inline(always)]
+    fn overwrites(&mut self, frame: Frame) {
+        // SAFETY: the core runs inside an entry; this field is not borrowed elsewhere meanwhile.
+        let fpu = unsafe { &mut (*percpu::this()).fpu };
+        if *fpu == frame.address() {
+            *fpu = 0;
+        }
+    }
+}
+
+impl Machine for Hardware {
+    #[inline(always)]
+    fn frame(&mut self, frame: Frame) -> &mut [u64; FRAME_WORDS] {
+        // SAFETY: the core passes frames that its frame table owns, all of them RAM that the physical map
+        // covers and that nothing of the edge uses; `&mut self` keeps it to one at a time.
+        unsafe { &mut *self.pointer(frame) }
+    }
+
+    fn copy_frame(&mut self, from: Frame, to: Frame) {
+        self.overwrites(to);
+        let (from, to) = (self.pointer(from), self.pointer(to));
+        // SAFETY: as for `frame`; `copy` allows both to be one.
+        unsafe { core::ptr::copy(from, to, 1) };
+    }
+
+    fn zero_frame(&mut self, frame: Frame) {
+        self.overwrites(frame);
+        let words = self.pointer(frame);
+        // SAFETY: as for `frame`.
+        unsafe {
+            core::arch::asm!("rep stosq", inout("rcx") FRAME_WORDS => _, inout("rdi") words => _, in("rax") 0,
+                options(nostack, preserves_flags));
+        }
+    }
+
+    fn kernel_half(&self) -> &[u64; 256] {
+        &self.kernel_half
+    }
+
+    fn entry_half(&self) -> Option<&[u64; 256]> {
+        self.mitigations.kpti.then_some(&self.entry_half)
+    }
+
+    #[inline(always)]
+    fn flush_page(&mut self, root: Frame, address: u64) {
+        // A root that is not loaded has nothing in the TLB: every load of CR3 empties it, as user pages are never
+        // global and there is no PCID. The same holds for user roots while we are in ring 0.
+        // SAFETY: see `overwrites`.
+        if unsafe { (*percpu::this()).root } == root.address() {
+            regs::invlpg(address);
+        }
+    }
+
+    fn flush_root(&mut self, root: Frame) {
+        // SAFETY: see `overwrites`.
+        let loaded = unsafe { &mut (*percpu::this()).root };
+        if *loaded == root.address() {
+            *loaded = self.boot_root;
+            // SAFETY: the kernel's own root maps the whole kernel.
+            unsafe { regs::set_cr3(self.boot_root) };
+        }
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        self.clock.now()
+    }
+
+    fn set_timer(&mut self, deadline: u64) {
+        if deadline == self.deadline {
+            return;
+        }
+        self.deadline = deadline;
+        if deadline == u64::MAX {
+            self.lapic.start_timer(0);
+        } else {
+            let left = deadline.saturating_sub(self.clock.now());
+            self.lapic.start_timer(self.clock.timer_ticks(left));
+        }
+    }
+
+    #[inline(always)]
+    fn interrupt_pending(&self) -> bool {
+        self.lapic.pending()
+    }
+
+    fn mask_interrupt(&mut self, line: u8, masked: bool) {
+        self.lines.set_masked(line, masked, self.lapic);
+    }
+
+    fn port_read(&mut self, port: u16, width: u8) -> u32 {
+        // SAFETY: the core allows only ports of devices that cannot touch memory.
+        unsafe {
+            match width {
+                1 => u32::from(regs::in8(port)),
+                2 => u32::from(regs::in16(port)),
+                _ => regs::in32(port),
+            }
+        }
+    }
+
+    fn port_write(&mut self, port: u16, width: u8, value: u32) {
+        // SAFETY: as for `port_read`.
+        unsafe {
+            match width {
+                1 => regs::out8(port, value as u8),
+                2 => regs::out16(port, value as u16),
+                _ => regs::out32(port, value),
+            }
+        }
+    }
+
+    fn init_fpu(&mut self, fpu: Frame) {
+        self.overwrites(fpu);
+        Fpu::init(self.frame(fpu));
+    }
+
+    fn report(&mut self, line: &[u8]) {
+        serial::report(line);
+        if !line.ends_with(b"\n") {
+            serial::report(b"\n");
+        }
+    }
+
+    fn log(&mut self, line: fmt::Arguments<'_>) {
+        log::write(Level::Info, line);
+    }
+
+    fn log_read(&mut self, sequence: u64, into: &mut [u8]) -> LogRead {
+        log::read(sequence, into)
+    }
+
+    fn release_serial(&mut self) {
+        serial::release();
+    }
+
+    fn start_verification(&mut self, work: Box<Work>) {
+        if trap::start_work(work).is_err() {
+            fatal("a job for the verification context while it has one");
+        }
+    }
+
+    fn finish_verification(&mut self) -> Option<Box<Work>> {
+        trap::finish_work()
+    }
+
+    fn power_off(&mut self, how: PowerOff) {
+        framebuffer::draw_all();
+        power::off(how);
+        log::write(Level::Info, format_args!("It is now safe to switch the machine off."));
+        framebuffer::draw_all();
+        regs::halt_for_ever();
+    }
+}
+
+const _: () = assert!(FRAME_SIZE == 4096 && size_of::<Registers>() == 22 * 8);

@@ -1,0 +1,93 @@
+//! All state of one CPU, in one struct that GS points to while the CPU is in ring 0.
+//!
+//! Owns: [`PerCpu`]. Its first page is the entry page, which alone user roots may map when KPTI is on:
+//! it holds what the trampolines need before they have changed the root, and the small entry stack.
+//! Everything after it is kernel-only. Invariant: `current` always names the save area of the context
+//! that the CPU last left ring 0 for (a thread's registers, the verification context or idle).
+
+use core::arch::asm;
+use core::mem::offset_of;
+use core::sync::atomic::AtomicU64;
+
+use kernel::machine::Registers;
+
+use super::layout;
+
+/// What the trampolines read and write.
+#[repr(C, align(4096))]
+pub struct EntryPage {
+    /// CR3 for ring 0, or 0 when KPTI is off and the entry must not touch CR3.
+    pub kernel_root: u64,
+    /// CR3 for ring 3 (KPTI only).
+    pub user_root: u64,
+    /// Holds a register while the trampoline has none free.
+    pub scratch: u64,
+    /// Where the registers of the running context are saved on the next entry.
+    pub current: *mut Registers,
+    /// Top of the kernel stack.
+    pub kernel_stack: u64,
+    /// Top of the entry stack, in this page.
+    pub entry_stack: u64,
+    /// Address of this struct.
+    pub this: *mut PerCpu,
+    stack: [u64; 505],
+}
+
+/// Everything of one CPU.
+#[repr(C)]
+pub struct PerCpu {
+    /// The page that trampolines use.
+    pub entry: EntryPage,
+    /// The root that is loaded in ring 0.
+    pub root: u64,
+    /// Physical address of the FPU area whose contents are in the registers; 0 for none.
+    pub fpu: u64,
+    /// FS base that was last loaded for the running thread.
+    pub fs_base: u64,
+    /// GS base that was last loaded for the running thread.
+    pub gs_base: u64,
+    /// The thread whose segment bases are loaded; null for none.
+    pub bases_of: *mut Registers,
+    /// Save area of the verification context.
+    pub verification: Registers,
+    /// Save area of idle.
+    pub idle: Registers,
+    /// NMIs seen.
+    pub nmis: AtomicU64,
+    /// NMIs that have been reported.
+    pub nmis_reported: u64,
+    /// Interrupts on vectors that nobody uses.
+    pub spurious: u64,
+}
+
+const _: () = assert!(size_of::<EntryPage>() == 4096);
+const _: () = assert!(size_of::<PerCpu>() as u64 <= layout::PER_CPU_PAGES * 4096);
+
+/// Offsets for the entry code.
+pub const KERNEL_ROOT: usize = offset_of!(EntryPage, kernel_root);
+pub const USER_ROOT: usize = offset_of!(EntryPage, user_root);
+pub const SCRATCH: usize = offset_of!(EntryPage, scratch);
+pub const CURRENT: usize = offset_of!(EntryPage, current);
+pub const KERNEL_STACK: usize = offset_of!(EntryPage, kernel_stack);
+pub const ENTRY_STACK: usize = offset_of!(EntryPage, entry_stack);
+pub const THIS: usize = offset_of!(EntryPage, this);
+
+/// Address of the struct of a CPU.
+pub const fn address_of(cpu: u64) -> u64 {
+    layout::ENTRY_CPUS + cpu * layout::ENTRY_STEP
+}
+
+/// This CPU's struct.
+///
+/// Valid once GS is set up. The pointer may be turned into a reference only by the entry glue (`trap`),
+/// which runs with interrupts off, one entry at a time.
+#[inline(always)]
+pub fn this() -> *mut PerCpu {
+    let pointer;
+    // SAFETY: in ring 0 GS points to this CPU's struct, whose field `this` never changes.
+    unsafe {
+        asm!("mov {}, gs:[{offset}]", out(reg) pointer, offset = const THIS,
+            options(nostack, preserves_flags, readonly));
+    }
+    pointer
+}

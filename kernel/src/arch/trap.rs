@@ -1,0 +1,361 @@
+//! From the trampolines to the core and back: what happens between an entry and the next exit.
+//!
+//! Owns: the one `Kernel` value and the machine it runs on (`Glue`), and the verification and idle
+//! contexts. Invariants: `Glue` is touched only between an entry and its exit, with interrupts off, by
+//! one CPU at a time; the contexts in ring 0 never touch it. A context runs only while `current` names
+//! its own save area.
+
+use core::arch::asm;
+use core::cell::UnsafeCell;
+use core::ptr::{addr_of_mut, null_mut};
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+
+use alloc::boxed::Box;
+use kernel::log;
+use kernel::machine::{Entry, Frame, FrameReader, Next, Registers};
+use kernel::verify::Work;
+
+use super::core_iface::{self, ActiveCore, Core};
+use super::descriptors::{KERNEL_CODE, KERNEL_DATA};
+use super::entry::{self, VERIFICATION_DONE};
+use super::hardware::Hardware;
+use super::heap;
+use super::layout;
+use super::lapic;
+use super::panic::{fatal, fatal_exception};
+use super::percpu::{self, PerCpu};
+use super::regs;
+
+/// The core and its machine.
+pub struct Glue {
+    /// The machine.
+    pub hardware: Hardware,
+    /// The core, once it has booted.
+    pub core: Option<ActiveCore>,
+}
+
+struct GlueCell(UnsafeCell<Glue>);
+
+// SAFETY: reached only through `glue`, whose callers are the only ones running in the kernel.
+unsafe impl Sync for GlueCell {}
+
+static GLUE: GlueCell = GlueCell(UnsafeCell::new(Glue { hardware: Hardware::OFF, core: None }));
+
+/// The glue.
+///
+/// # Safety
+/// The caller must be boot or an entry, with interrupts off, and hold no other reference to it.
+#[inline(always)]
+pub unsafe fn glue() -> &'static mut Glue {
+    // SAFETY: the caller's promise.
+    unsafe { &mut *GLUE.0.get() }
+}
+
+/// This CPU's struct, for an entry.
+///
+/// # Safety
+/// As for [`glue`].
+#[inline(always)]
+pub unsafe fn cpu() -> &'static mut PerCpu {
+    // SAFETY: the caller's promise; GS is the kernel's in ring 0.
+    unsafe { &mut *percpu::this() }
+}
+
+/// What the interrupted stack looked like when an exception hit ring 0.
+#[repr(C)]
+pub struct ExceptionFrame {
+    /// rax, rbx, rcx, rdx, rsi, rdi, rbp, r8 to r15.
+    pub general: [u64; 15],
+    /// The vector.
+    pub vector: u64,
+    /// The error code, or 0.
+    pub error: u64,
+    /// Where it happened.
+    pub rip: u64,
+    /// Code segment there.
+    pub cs: u64,
+    /// Flags there.
+    pub rflags: u64,
+    /// Stack there.
+    pub rsp: u64,
+    /// Stack segment there.
+    pub ss: u64,
+}
+
+/// The SYSCALL entry. Returns the save area of the thread to resume.
+pub extern "C" fn on_syscall() -> *mut Registers {
+    run(Entry::Syscall)
+}
+
+/// Every other entry. Returns the save area of the thread to resume.
+pub extern "C" fn on_interrupt(vector: u64, error: u64) -> *mut Registers {
+    let vector = vector as u8;
+    if vector < 32 {
+        let address = if vector == 14 { regs::cr2() } else { 0 };
+        return run(Entry::Fault { vector, error, address });
+    }
+    if vector == VERIFICATION_DONE {
+        WORK_DONE.store(WORK.swap(null_mut(), Ordering::Relaxed), Ordering::Relaxed);
+        return run(Entry::VerificationDone);
+    }
+    // SAFETY: this is an entry.
+    let (hardware, cpu) = unsafe { (&mut glue().hardware, cpu()) };
+    report_nmis(cpu);
+    if lapic::DEVICE_VECTORS.contains(&vector) {
+        if let Some(entry) = hardware.interrupt(vector) {
+            return run(entry);
+        }
+    } else {
+        cpu.spurious += 1;
+    }
+    resume_same(cpu)
+}
+
+fn report_nmis(cpu: &mut PerCpu) {
+    let nmis = cpu.nmis.load(Ordering::Relaxed);
+    if nmis != cpu.nmis_reported {
+        cpu.nmis_reported = nmis;
+        log!(Warn, "{nmis} non-maskable interrupts so far");
+    }
+}
+
+/// Goes on with what was interrupted.
+fn resume_same(cpu: &mut PerCpu) -> *mut Registers {
+    let current = cpu.entry.current;
+    if current == addr_of_mut!(cpu.verification) || current == addr_of_mut!(cpu.idle) {
+        // SAFETY: the save area was just filled by the entry, and nothing else runs on this CPU.
+        unsafe { entry::resume_kernel_context(current) }
+    }
+    current
+}
+
+/// Asks the core what to do and prepares the CPU for it.
+#[inline(always)]
+fn run(entry: Entry) -> *mut Registers {
+    // SAFETY: this is an entry.
+    let (glue, cpu) = unsafe { (glue(), cpu()) };
+    let Some(core) = &mut glue.core else { fatal("an entry before the core has booted") };
+    let next = core.enter(&mut glue.hardware, entry);
+    leave(cpu, &mut glue.hardware, next)
+}
+
+/// Leaves boot for the first context.
+pub fn start(next: Next) -> ! {
+    // SAFETY: boot is over, interrupts are off, and nothing else runs.
+    let (glue, cpu) = unsafe { (glue(), cpu()) };
+    let registers = leave(cpu, &mut glue.hardware, next);
+    // SAFETY: `leave` has prepared the CPU for these registers.
+    unsafe { entry::resume_user(registers) }
+}
+
+#[inline(always)]
+fn leave(cpu: &mut PerCpu, hardware: &mut Hardware, next: Next) -> *mut Registers {
+    let Next::Thread { root, user_root, fpu, registers } = next else { leave_for_kernel(cpu, hardware, next) };
+    if registers != cpu.bases_of || root.address() != cpu.root || fpu.address() != cpu.fpu {
+        switch(cpu, hardware, root, user_root, fpu, registers);
+    } else {
+        // SAFETY: the core keeps the registers valid until the next entry.
+        let (fs, gs) = unsafe { ((*registers).fs_base, (*registers).gs_base) };
+        if fs != cpu.fs_base || gs != cpu.gs_base {
+            load_bases(cpu, hardware, registers);
+        }
+    }
+    cpu.entry.current = registers;
+    if hardware.mitigations.verw_on_exit {
+        clear_buffers();
+    }
+    registers
+}
+
+/// Loads what belongs to another thread.
+fn switch(
+    cpu: &mut PerCpu,
+    hardware: &mut Hardware,
+    root: Frame,
+    user_root: Frame,
+    fpu: Frame,
+    registers: *mut Registers,
+) {
+    let root = root.address();
+    if root != cpu.root {
+        // SAFETY: the core builds every root from `kernel_half`.
+        unsafe { regs::set_cr3(root) };
+        cpu.root = root;
+        if hardware.mitigations.ibpb_on_switch {
+            // SAFETY: the register exists where the mitigation is chosen.
+            unsafe { regs::wrmsr(regs::msr::PRED_CMD, 1) };
+        }
+    }
+    if hardware.mitigations.kpti {
+        cpu.entry.kernel_root = root;
+        cpu.entry.user_root = user_root.address();
+    }
+    let fpu = fpu.address();
+    if fpu != cpu.fpu {
+        // SAFETY: `cpu.fpu` is a thread's frame, or 0 after the core wrote something else into that frame; the
+        // next one was made by `init_fpu`.
+        unsafe {
+            if cpu.fpu != 0 {
+                hardware.fpu.save(cpu.fpu);
+            }
+            hardware.fpu.restore(fpu);
+        }
+        cpu.fpu = fpu;
+    }
+    load_bases(cpu, hardware, registers);
+}
+
+/// Loads null selectors and the segment bases of a thread. Always both: a thread can change its own
+/// selectors and thereby the bases, and the next one must not see that.
+fn load_bases(cpu: &mut PerCpu, hardware: &Hardware, registers: *mut Registers) {
+    // SAFETY: the core keeps the registers valid until the next entry.
+    let (fs, gs) = unsafe { ((*registers).fs_base, (*registers).gs_base) };
+    cpu.bases_of = registers;
+    (cpu.fs_base, cpu.gs_base) = (fs, gs);
+    // A base that is not canonical would fault here: such a thread gets 0.
+    let lower = |base: u64| if base < layout::USER_END { base } else { 0 };
+    let (fs, gs) = (lower(fs), lower(gs));
+    // SAFETY: ring 0 uses none of DS, ES and FS; GS is exchanged by SWAPGS around the change, with
+    // interrupts off, and NMI and its like load GS themselves.
+    unsafe {
+        if hardware.fsgsbase {
+            asm!(
+                "mov ds, {zero:e}", "mov es, {zero:e}", "mov fs, {zero:e}", "wrfsbase {fs}",
+                "swapgs", "mov gs, {zero:e}", "wrgsbase {gs}", "swapgs",
+                zero = in(reg) 0, fs = in(reg) fs, gs = in(reg) gs, options(nostack, preserves_flags),
+            );
+        } else {
+            asm!(
+                "mov ds, {zero:e}", "mov es, {zero:e}", "mov fs, {zero:e}",
+                "swapgs", "mov gs, {zero:e}", "swapgs",
+                zero = in(reg) 0, options(nostack, preserves_flags),
+            );
+            // `mov gs` may have cleared the base that SWAPGS then put aside: both are written anew.
+            regs::wrmsr(regs::msr::FS_BASE, fs);
+            regs::wrmsr(regs::msr::KERNEL_GS_BASE, gs);
+        }
+    }
+}
+
+fn clear_buffers() {
+    let selector = KERNEL_DATA;
+    // SAFETY: VERW only reads the selector; with the microcode it also clears the buffers.
+    unsafe { asm!("verw word ptr [{}]", in(reg) &selector, options(nostack)) };
+}
+
+/// Runs the verification context or idles.
+#[cold]
+#[inline(never)]
+fn leave_for_kernel(cpu: &mut PerCpu, hardware: &mut Hardware, next: Next) -> ! {
+    if next == Next::Verification {
+        if WORK.load(Ordering::Relaxed).is_null() {
+            fatal("the verification context was chosen without a job");
+        }
+        cpu.entry.current = addr_of_mut!(cpu.verification);
+    } else {
+        hardware.draw_log();
+        cpu.idle = Registers {
+            rip: idle as *const () as u64,
+            cs: u64::from(KERNEL_CODE),
+            ss: u64::from(KERNEL_DATA),
+            rflags: 2,
+            rsp: cpu.entry.kernel_stack - 64,
+            ..Registers::default()
+        };
+        cpu.entry.current = addr_of_mut!(cpu.idle);
+    }
+    // SAFETY: the save area holds a ring-0 context that is not running.
+    unsafe { entry::resume_kernel_context(cpu.entry.current) }
+}
+
+/// The idle context. STI takes effect after HLT has begun, so that no interrupt is slept through.
+extern "C" fn idle() -> ! {
+    loop {
+        // SAFETY: an interrupt saves nothing of idle but its registers.
+        unsafe { asm!("sti", "hlt", options(nomem, nostack)) };
+    }
+}
+
+/// The job that the verification context has; null when it is idle.
+static WORK: AtomicPtr<Work> = AtomicPtr::new(null_mut());
+/// The job it has finished.
+static WORK_DONE: AtomicPtr<Work> = AtomicPtr::new(null_mut());
+/// End of the highest frame that may be read through the physical map.
+static PHYSMAP_END: AtomicU64 = AtomicU64::new(0);
+
+/// Gives the context a job. Returns it if the context is busy.
+pub fn start_work(work: Box<Work>) -> Result<(), Box<Work>> {
+    let busy = !WORK.load(Ordering::Relaxed).is_null() || !WORK_DONE.load(Ordering::Relaxed).is_null();
+    if busy {
+        return Err(work);
+    }
+    WORK.store(Box::into_raw(work), Ordering::Relaxed);
+    Ok(())
+}
+
+/// Takes the finished job back.
+pub fn finish_work() -> Option<Box<Work>> {
+    let done = WORK_DONE.swap(null_mut(), Ordering::Relaxed);
+    // SAFETY: what stands there came from `Box::into_raw` in `start_work`, and the context, which moved it
+    // there by its last instruction, no longer uses it.
+    (!done.is_null()).then(|| unsafe { Box::from_raw(done) })
+}
+
+/// Prepares the verification context: it will begin at the top of its stack.
+pub fn prepare_verification(cpu: &mut PerCpu, stack_top: u64, physmap_end: u64) {
+    PHYSMAP_END.store(physmap_end, Ordering::Relaxed);
+    cpu.verification = Registers {
+        rip: verification as *const () as u64,
+        cs: u64::from(KERNEL_CODE),
+        ss: u64::from(KERNEL_DATA),
+        rflags: 0x202,
+        // As after a call.
+        rsp: stack_top - 8,
+        ..Registers::default()
+    };
+}
+
+struct PhysicalFrames;
+
+impl FrameReader for PhysicalFrames {
+    fn bytes(&self, frame: Frame) -> &[u8; 4096] {
+        if frame.address() >= PHYSMAP_END.load(Ordering::Relaxed) {
+            fatal("the verification context was given a frame that is not RAM");
+        }
+        // SAFETY: jobs name sealed frames only: nobody writes to them while the job exists.
+        unsafe { &*(layout::physmap(frame.address()) as *const [u8; 4096]) }
+    }
+}
+
+/// The verification context: runs one job after another, with interrupts on, on its own stack.
+extern "C" fn verification() -> ! {
+    loop {
+        let work = WORK.load(Ordering::Relaxed);
+        heap::reset_scratch();
+        // SAFETY: the context runs only with a job (see `leave_for_kernel`), which it has to itself until the
+        // software interrupt. That enters the kernel from ring 0 and saves this context; it goes on here with
+        // the next job.
+        unsafe {
+            core_iface::run_work(&mut *work, &PhysicalFrames);
+            asm!("int {}", const VERIFICATION_DONE);
+        }
+    }
+}
+
+/// An exception in ring 0: a bug of the kernel.
+pub extern "C" fn on_kernel_exception(frame: &ExceptionFrame) -> ! {
+    fatal_exception(frame, "exception in the kernel")
+}
+
+/// NMI, #MC, #DF and ring-0 #DB, from any origin. Returns only for an NMI.
+pub extern "C" fn on_paranoid(frame: &ExceptionFrame) {
+    match frame.vector {
+        2 => {
+            // SAFETY: the trampoline has loaded GS; the counter is atomic, so it may be changed under any code.
+            unsafe { (*percpu::this()).nmis.fetch_add(1, Ordering::Relaxed) };
+        }
+        8 => fatal_exception(frame, "double fault (kernel stack overflow?)"),
+        18 => fatal_exception(frame, "machine check"),
+        _ => fatal_exception(frame, "debug exception in the kernel"),
+    }
+}
