@@ -1,3 +1,38 @@
 //! The SILA capability microkernel: a pure, host-testable core and the x86_64 edge.
+//!
+//! Everything in this library is plain data and logic over the [`machine::Machine`] trait: no hardware,
+//! no unsafe code. The binary beside it (`main.rs`, `arch/`) joins it to x86_64.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod arena;
+pub mod boot;
+pub mod cap;
+mod cspace;
+pub mod cpu;
+pub mod create;
+pub mod endow;
+pub mod entry;
+pub mod frames;
+mod introspect;
+mod invoke;
+mod ipc;
+pub mod kernel;
+pub mod keyring;
+pub mod log;
+pub mod machine;
+mod memory;
+mod notification;
+pub mod objects;
+pub mod paging;
+mod process;
+pub mod queue;
+mod sched;
+#[cfg(test)]
+mod sim;
+mod thread;
+pub mod verify;
+
+pub use kernel::{Capacities, Kernel};

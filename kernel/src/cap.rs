@@ -1,0 +1,346 @@
+//! Capabilities and their derivation.
+//!
+//! Every slot of every CSpace lives in one table, in chunks of [`CHUNK`] slots that CSpaces take and
+//! give back whole. Occupied slots form a forest: a copy, mint, transfer or endowment is a child of its
+//! source. The forest is threaded: the first child's `prev` and the last child's `next` lead to the
+//! parent, so that insertion, removal (which hands the children to the parent) and moving take the same
+//! few steps however many relatives there are.
+
+use alloc::vec;
+use alloc::vec::Vec;
+use sila_abi::{ObjectType, Rights};
+
+/// Slots in a chunk.
+pub const CHUNK: usize = 64;
+
+/// Names a kernel object of any type.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct ObjRef {
+    /// Its type.
+    pub kind: ObjectType,
+    /// Slot in the type's arena.
+    pub index: u32,
+    /// Generation of that slot.
+    pub generation: u32,
+}
+
+/// What a slot holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cap {
+    /// The object.
+    pub object: ObjRef,
+    /// What the holder may do.
+    pub rights: Rights,
+    /// The badge, 0 if none was set. Of a Reply: the number of the call.
+    pub badge: u64,
+}
+
+/// A slot of the table, whichever CSpace it belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
+pub struct CapId(u32);
+
+impl CapId {
+    /// Slot number `offset` of a chunk.
+    pub const fn in_chunk(chunk: u16, offset: usize) -> Self {
+        CapId(1 + chunk as u32 * CHUNK as u32 + offset as u32)
+    }
+
+    /// The chunk that the slot belongs to.
+    pub const fn chunk(self) -> u16 {
+        (self.0.saturating_sub(1) / CHUNK as u32) as u16
+    }
+}
+
+const NONE: u32 = u32::MAX;
+/// The parent of all roots; no slot.
+const ANCHOR: u32 = 0;
+/// Marks a link to the parent instead of a sibling.
+const UP: u32 = 1 << 31;
+
+#[derive(Clone, Copy)]
+struct Entry {
+    cap: Option<Cap>,
+    prev: u32,
+    next: u32,
+    first: u32,
+    last: u32,
+}
+
+const EMPTY: Entry = Entry { cap: None, prev: NONE, next: NONE, first: NONE, last: NONE };
+
+/// All slots of all CSpaces.
+pub struct CapTable {
+    entries: Vec<Entry>,
+    free_chunks: Vec<u16>,
+    live: u32,
+}
+
+impl CapTable {
+    /// A table of `chunks` chunks, all free.
+    pub fn new(chunks: u16) -> Self {
+        CapTable {
+            entries: vec![EMPTY; 1 + chunks as usize * CHUNK],
+            free_chunks: (0..chunks).rev().collect(),
+            live: 0,
+        }
+    }
+
+    /// Bytes of table that one chunk takes.
+    pub const CHUNK_BYTES: u64 = (CHUNK * size_of::<Entry>()) as u64;
+
+    /// Capabilities alive.
+    pub const fn live(&self) -> u32 {
+        self.live
+    }
+
+    /// Takes a chunk of empty slots.
+    pub fn take_chunk(&mut self) -> Option<u16> {
+        self.free_chunks.pop()
+    }
+
+    /// True if a chunk is free.
+    pub fn has_chunk(&self) -> bool {
+        !self.free_chunks.is_empty()
+    }
+
+    /// Gives back a chunk whose slots are all empty. The vector has room for every chunk from the start.
+    pub fn put_chunk(&mut self, chunk: u16) {
+        self.free_chunks.push(chunk);
+    }
+
+    fn entry(&self, id: u32) -> &Entry {
+        self.entries.get(id as usize).unwrap_or(&EMPTY)
+    }
+
+    fn update(&mut self, id: u32, change: impl FnOnce(&mut Entry)) {
+        if let Some(e) = self.entries.get_mut(id as usize) {
+            change(e);
+        }
+    }
+
+    /// The capability in a slot.
+    pub fn get(&self, id: CapId) -> Option<Cap> {
+        self.entry(id.0).cap
+    }
+
+    /// Sets the badge in place (for a capability the kernel just made).
+    pub fn set_badge(&mut self, id: CapId, badge: u64) {
+        self.update(id.0, |e| {
+            if let Some(cap) = &mut e.cap {
+                cap.badge = badge;
+            }
+        });
+    }
+
+    /// The first child, for revocation.
+    pub fn first_child(&self, id: CapId) -> Option<CapId> {
+        let first = self.entry(id.0).first;
+        (first != NONE).then_some(CapId(first))
+    }
+
+    /// True if the slot exists and is empty.
+    pub fn is_free(&self, at: CapId) -> bool {
+        self.entries.get(at.0 as usize).is_some_and(|e| e.cap.is_none())
+    }
+
+    /// Puts a capability without parent into an empty slot; false (and no change) if it is occupied.
+    pub fn insert_root(&mut self, at: CapId, cap: Cap) -> bool {
+        self.link_below(ANCHOR, at, cap)
+    }
+
+    /// Puts a child of the capability in `parent` into an empty slot; false (and no change) if the slot
+    /// is occupied or the parent is not.
+    pub fn insert_child(&mut self, parent: CapId, at: CapId, cap: Cap) -> bool {
+        self.get(parent).is_some() && self.link_below(parent.0, at, cap)
+    }
+
+    fn link_below(&mut self, parent: u32, at: CapId, cap: Cap) -> bool {
+        if !self.is_free(at) {
+            return false;
+        }
+        let old_first = self.entry(parent).first;
+        let next = if old_first == NONE { parent | UP } else { old_first };
+        self.update(at.0, |e| *e = Entry { cap: Some(cap), prev: parent | UP, next, ..EMPTY });
+        self.update(parent, |e| {
+            e.first = at.0;
+            if old_first == NONE {
+                e.last = at.0;
+            }
+        });
+        if old_first != NONE {
+            self.update(old_first, |e| e.prev = at.0);
+        }
+        self.live += 1;
+        true
+    }
+
+    /// Lets the neighbours (or the parent) of a place point at `first` and `last` instead.
+    fn relink(&mut self, prev: u32, next: u32, first: u32, last: u32) {
+        if prev & UP != 0 {
+            self.update(prev & !UP, |e| e.first = if first & UP != 0 { NONE } else { first });
+        } else {
+            self.update(prev, |e| e.next = first);
+        }
+        if next & UP != 0 {
+            self.update(next & !UP, |e| e.last = if last & UP != 0 { NONE } else { last });
+        } else {
+            self.update(next, |e| e.prev = last);
+        }
+    }
+
+    /// Empties a slot. The capability's children become its parent's, in its place.
+    pub fn remove(&mut self, id: CapId) -> Option<Cap> {
+        let node = *self.entry(id.0);
+        let cap = node.cap?;
+        if node.first == NONE {
+            self.relink(node.prev, node.next, node.next, node.prev);
+        } else {
+            self.update(node.first, |e| e.prev = node.prev);
+            self.update(node.last, |e| e.next = node.next);
+            self.relink(node.prev, node.next, node.first, node.last);
+        }
+        self.update(id.0, |e| *e = EMPTY);
+        self.live -= 1;
+        Some(cap)
+    }
+
+    /// Moves a capability to an empty slot; it keeps its place in the forest.
+    pub fn relocate(&mut self, from: CapId, to: CapId) -> bool {
+        let node = *self.entry(from.0);
+        if node.cap.is_none() || !self.is_free(to) {
+            return false;
+        }
+        self.update(to.0, |e| *e = node);
+        self.update(from.0, |e| *e = EMPTY);
+        self.relink(node.prev, node.next, to.0, to.0);
+        if node.first != NONE {
+            self.update(node.first, |e| e.prev = to.0 | UP);
+            self.update(node.last, |e| e.next = to.0 | UP);
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    /// An independent model: a parent map over slots, no links.
+    #[derive(Default)]
+    struct Model {
+        parent: BTreeMap<u32, Option<u32>>,
+    }
+
+    impl Model {
+        fn descendants(&self, of: u32) -> BTreeSet<u32> {
+            let mut found = BTreeSet::new();
+            loop {
+                let more: Vec<u32> = self
+                    .parent
+                    .iter()
+                    .filter(|&(s, p)| !found.contains(s) && p.is_some_and(|p| p == of || found.contains(&p)))
+                    .map(|(s, _)| *s)
+                    .collect();
+                if more.is_empty() {
+                    return found;
+                }
+                found.extend(more);
+            }
+        }
+        fn remove(&mut self, slot: u32) {
+            if let Some(up) = self.parent.remove(&slot) {
+                for p in self.parent.values_mut().filter(|p| **p == Some(slot)) {
+                    *p = up;
+                }
+            }
+        }
+    }
+
+    fn cap(n: u64) -> Cap {
+        let object = ObjRef { kind: ObjectType::Endpoint, index: 0, generation: 1 };
+        Cap { object, rights: Rights::SEND, badge: n }
+    }
+
+    fn children_of(t: &CapTable, id: u32) -> BTreeSet<u32> {
+        let mut found = BTreeSet::new();
+        let mut at = t.entry(id).first;
+        let mut before = id | UP;
+        while at != NONE && at & UP == 0 {
+            assert_eq!(t.entry(at).prev, before, "prev mirrors next");
+            assert!(found.insert(at));
+            before = at;
+            at = t.entry(at).next;
+        }
+        if !found.is_empty() {
+            assert_eq!(at, id | UP, "the last child leads to its parent");
+            assert_eq!(t.entry(id).last, before);
+        }
+        found
+    }
+
+    fn agrees(t: &CapTable, m: &Model) {
+        assert_eq!(t.live() as usize, m.parent.len());
+        let mut reached = BTreeSet::new();
+        for parent in [None].into_iter().chain(m.parent.keys().map(|k| Some(*k))) {
+            let want: BTreeSet<u32> =
+                m.parent.iter().filter(|(_, p)| **p == parent).map(|(s, _)| *s).collect();
+            let got = children_of(t, parent.unwrap_or(ANCHOR));
+            assert_eq!(got, want);
+            reached.extend(got);
+        }
+        assert_eq!(reached.len(), m.parent.len());
+    }
+
+    proptest! {
+        #[test]
+        fn derivation_forest_agrees_with_a_parent_map(ops in proptest::collection::vec((0u8..5, 1u32..40, 1u32..40), 1..400)) {
+            let mut t = CapTable::new(1);
+            let mut m = Model::default();
+            for (op, a, b) in ops {
+                match op {
+                    0 => {
+                        let fresh = !m.parent.contains_key(&a);
+                        prop_assert_eq!(t.insert_root(CapId(a), cap(1)), fresh);
+                        if fresh { m.parent.insert(a, None); }
+                    }
+                    1 => {
+                        let ok = m.parent.contains_key(&a) && !m.parent.contains_key(&b);
+                        prop_assert_eq!(t.insert_child(CapId(a), CapId(b), cap(2)), ok);
+                        if ok { m.parent.insert(b, Some(a)); }
+                    }
+                    2 => {
+                        prop_assert_eq!(t.remove(CapId(a)).is_some(), m.parent.contains_key(&a));
+                        m.remove(a);
+                    }
+                    3 => {
+                        let ok = m.parent.contains_key(&a) && !m.parent.contains_key(&b);
+                        prop_assert_eq!(t.relocate(CapId(a), CapId(b)), ok);
+                        if ok {
+                            let up = m.parent.remove(&a).unwrap();
+                            m.parent.insert(b, up);
+                            for p in m.parent.values_mut().filter(|p| **p == Some(a)) { *p = Some(b); }
+                        }
+                    }
+                    _ => {
+                        let doomed = m.descendants(a);
+                        while let Some(child) = t.first_child(CapId(a)) { t.remove(child); }
+                        for d in doomed { m.parent.remove(&d); }
+                    }
+                }
+                agrees(&t, &m);
+            }
+        }
+    }
+
+    #[test]
+    fn chunks_are_handed_out_once() {
+        let mut t = CapTable::new(2);
+        let (a, b) = (t.take_chunk().unwrap(), t.take_chunk().unwrap());
+        assert_ne!(a, b);
+        assert!(!t.has_chunk());
+        t.put_chunk(a);
+        assert_eq!(t.take_chunk(), Some(a));
+    }
+}

@@ -1,0 +1,188 @@
+//! Endowment: which capabilities a new process gets. A pure function of the verified manifest's requests
+//! and of the sources that the creator named.
+//!
+//! Each request is granted whole or not at all. A mandatory one that cannot be granted fails the
+//! creation, with the request's index; an optional one is left out. Nothing is narrowed.
+
+use sila_abi::manifest::{CapRequest, MAX_REQUESTS, Selector};
+use sila_abi::{Error, ObjectType, Rights, Slot};
+
+use crate::cap::{Cap, CapId};
+use crate::kernel::Fail;
+
+/// A source that the creator names for a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Source {
+    /// The capability.
+    pub cap: Cap,
+    /// Where it lies, if it is to be the parent of the grant.
+    pub parent: Option<CapId>,
+    /// Whether its object still lives.
+    pub alive: bool,
+}
+
+/// What one granted request turns into.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Grant {
+    /// The new process's own Pool, process or thread, with these rights.
+    Own(Selector, Rights),
+    /// A child of a source.
+    Child {
+        /// The new capability.
+        cap: Cap,
+        /// Its parent, if the source lies in a CSpace.
+        parent: Option<CapId>,
+    },
+}
+
+/// The whole endowment of a process.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    grants: [Option<(Slot, Grant)>; MAX_REQUESTS],
+}
+
+impl Plan {
+    /// The grants: slot and capability.
+    pub fn grants(&self) -> impl Iterator<Item = (Slot, Grant)> + '_ {
+        self.grants.iter().flatten().copied()
+    }
+}
+
+/// Rights that a process may ask for on its own objects.
+pub fn own_rights(selector: Selector) -> Option<(ObjectType, Rights)> {
+    match selector {
+        Selector::OwnPool => {
+            Some((ObjectType::Pool, Rights::READ | Rights::CREATE | Rights::COPY | Rights::GRANT))
+        }
+        Selector::OwnProcess => Some((ObjectType::Process, Rights::READ | Rights::MANAGE | Rights::COPY)),
+        Selector::OwnThread => Some((ObjectType::Thread, Rights::READ | Rights::MANAGE | Rights::COPY)),
+        Selector::Grant(_) => None,
+    }
+}
+
+/// Decides every request. `source_of` names the creator's source for a request's index.
+pub fn plan(requests: &[CapRequest], source_of: impl Fn(usize) -> Option<Source>) -> Result<Plan, Fail> {
+    let mut plan = Plan { grants: [None; MAX_REQUESTS] };
+    for (index, request) in requests.iter().enumerate() {
+        match decide(request, source_of(index)) {
+            Ok(grant) => {
+                if let Some(entry) = plan.grants.get_mut(index) {
+                    *entry = Some((Slot(request.slot), grant));
+                }
+            }
+            Err(error) if request.mandatory => return Err(Fail::with(error, index as u64)),
+            Err(_) => {}
+        }
+    }
+    Ok(plan)
+}
+
+/// Decides one request.
+pub fn decide(request: &CapRequest, source: Option<Source>) -> Result<Grant, Error> {
+    let wanted = Rights::from_bits(request.rights).ok_or(Error::RequestRights)?;
+    if let Some((kind, allowed)) = own_rights(request.selector) {
+        if request.object != kind as u8 {
+            return Err(Error::RequestWrongType);
+        }
+        if !allowed.contains(wanted) {
+            return Err(Error::RequestRights);
+        }
+        return Ok(Grant::Own(request.selector, wanted));
+    }
+    let source = source.ok_or(Error::RequestNotGranted)?;
+    let held = source.cap.rights;
+    if !source.alive {
+        return Err(Error::SourceGone);
+    }
+    if source.cap.object.kind as u8 != request.object || source.cap.object.kind == ObjectType::Reply {
+        return Err(Error::RequestWrongType);
+    }
+    let may_pass_on = held.contains(Rights::ENDOW) || held.contains(Rights::COPY);
+    if !may_pass_on || !held.contains(wanted.difference(Rights::ENDOW)) {
+        return Err(Error::RequestRights);
+    }
+    let badge = match request.badge {
+        None => source.cap.badge,
+        Some(b) if b == source.cap.badge || source.cap.badge == 0 => b,
+        Some(_) => return Err(Error::RequestBadge),
+    };
+    let cap = Cap { object: source.cap.object, rights: wanted, badge };
+    Ok(Grant::Child { cap, parent: source.parent })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cap::ObjRef;
+    use proptest::prelude::*;
+    use sila_abi::record::Name;
+
+    fn request(object: ObjectType, rights: Rights, badge: Option<u64>, mandatory: bool) -> CapRequest {
+        let selector = Selector::Grant(Name::new("x").unwrap());
+        CapRequest { slot: 9, object: object as u8, selector, rights: rights.bits(), badge, amount: 0, mandatory }
+    }
+
+    fn source(object: ObjectType, rights: Rights, badge: u64) -> Source {
+        let object = ObjRef { kind: object, index: 0, generation: 1 };
+        Source { cap: Cap { object, rights, badge }, parent: None, alive: true }
+    }
+
+    #[test]
+    fn a_grant_is_whole_or_refused_with_its_rule() {
+        use ObjectType::{Endpoint, Pool};
+        let r = request(Endpoint, Rights::SEND | Rights::GRANT, None, true);
+        let all = Rights::SEND | Rights::GRANT | Rights::COPY;
+        assert!(decide(&r, Some(source(Endpoint, all, 7))).is_ok());
+        assert_eq!(decide(&r, None), Err(Error::RequestNotGranted));
+        assert_eq!(decide(&r, Some(source(Pool, all, 0))), Err(Error::RequestWrongType));
+        assert_eq!(decide(&r, Some(source(Endpoint, Rights::SEND | Rights::COPY, 0))), Err(Error::RequestRights));
+        assert_eq!(decide(&r, Some(source(Endpoint, Rights::SEND | Rights::GRANT, 0))), Err(Error::RequestRights));
+        let gone = Source { alive: false, ..source(Endpoint, all, 0) };
+        assert_eq!(decide(&r, Some(gone)), Err(Error::SourceGone));
+        let badged = request(Endpoint, Rights::SEND, Some(3), true);
+        assert_eq!(decide(&badged, Some(source(Endpoint, all, 4))), Err(Error::RequestBadge));
+    }
+
+    #[test]
+    fn endow_only_sources_can_be_passed_on_and_lose_the_mark() {
+        let s = source(ObjectType::Endpoint, Rights::SEND | Rights::ENDOW, 5);
+        let Ok(Grant::Child { cap, .. }) = decide(&request(ObjectType::Endpoint, Rights::SEND, None, true), Some(s))
+        else {
+            panic!("refused")
+        };
+        assert_eq!((cap.rights, cap.badge), (Rights::SEND, 5));
+    }
+
+    #[test]
+    fn optional_requests_are_left_out_and_mandatory_ones_fail_by_index() {
+        let optional = request(ObjectType::Pool, Rights::READ, None, false);
+        let mandatory = request(ObjectType::Pool, Rights::READ, None, true);
+        assert_eq!(plan(&[optional], |_| None).unwrap().grants().count(), 0);
+        let fail = plan(&[optional, mandatory], |_| None).unwrap_err();
+        assert_eq!(fail, Fail::with(Error::RequestNotGranted, 1));
+    }
+
+    proptest! {
+        #[test]
+        fn no_grant_ever_exceeds_request_or_source(want in 0u16..512, held in 0u16..512, endow: bool, badge in 0u64..3, ask in proptest::option::of(0u64..3)) {
+            let mut held = Rights::from_bits_truncate(held);
+            held.set(Rights::ENDOW, endow);
+            let want = Rights::from_bits_truncate(want);
+            let r = request(ObjectType::Endpoint, want, ask, true);
+            match decide(&r, Some(source(ObjectType::Endpoint, held, badge))) {
+                Ok(Grant::Child { cap, .. }) => {
+                    prop_assert_eq!(cap.rights, want);
+                    prop_assert!(held.contains(want));
+                    prop_assert!(endow || held.contains(Rights::COPY));
+                    prop_assert!(badge == 0 || cap.badge == badge);
+                }
+                Ok(Grant::Own(..)) => prop_assert!(false),
+                Err(_) => prop_assert!(
+                    !held.contains(want)
+                        || !(endow || held.contains(Rights::COPY))
+                        || ask.is_some_and(|a| badge != 0 && a != badge)
+                ),
+            }
+        }
+    }
+}

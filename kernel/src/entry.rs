@@ -1,0 +1,146 @@
+//! Every kernel entry passes here: one event in, one decision what runs next out.
+
+use sila_abi::Error;
+use sila_abi::syscall::{Call, Outcome, Receive, Slot, Tag};
+
+use crate::invoke::Flow;
+use crate::kernel::{Fail, Kernel, Running};
+use crate::machine::{Entry, Machine, Next};
+use crate::objects::*;
+
+/// Length of the `syscall` instruction: a restart goes back by this.
+const SYSCALL_LENGTH: u64 = 2;
+
+impl Kernel {
+    /// Deals with an event and says what the CPU does next.
+    pub fn enter(&mut self, m: &mut impl Machine, entry: Entry) -> Next {
+        match entry {
+            Entry::Syscall => self.syscall(m),
+            Entry::Fault { vector, error, address } => self.fault(m, vector, error, address),
+            Entry::Timer => {
+                self.armed = u64::MAX;
+                self.run_timers(m);
+            }
+            Entry::Interrupt { line } => self.interrupt(line),
+            Entry::VerificationDone => self.verification_done(m),
+        }
+        if !self.nothing_to_reap() {
+            self.reap_some(m);
+        }
+        self.decide(m)
+    }
+
+    /// What the CPU does next; an idle CPU first finishes what waits to be reaped.
+    pub fn decide(&mut self, m: &mut impl Machine) -> Next {
+        loop {
+            let next = self.schedule(m);
+            if next != Next::Idle || self.nothing_to_reap() || m.interrupt_pending() {
+                return next;
+            }
+            self.reap_step(m);
+        }
+    }
+
+    fn syscall(&mut self, m: &mut impl Machine) {
+        let Running::Thread(id) = self.running else { return };
+        let Some(t) = self.threads.get(id) else { return };
+        let (tag, building) = (Tag(t.registers.rax), t.building.is_some());
+        if building && tag.call() != Call::Invoke as u8 {
+            self.drop_building(id);
+        }
+        let result = self.dispatch(m, id, tag);
+        self.finish(m, id, result);
+    }
+
+    fn dispatch(&mut self, m: &mut impl Machine, id: ThreadId, tag: Tag) -> Result<Flow, Fail> {
+        if !tag.is_well_formed() {
+            return Err(Error::InvalidArgument.into());
+        }
+        let r = self.threads.get(id).ok_or(Error::ObjectGone)?.registers;
+        let slot = || Slot::from_word(r.rdi).ok_or(Error::SlotOutOfRange);
+        match Call::from_number(tag.call()).ok_or(Error::InvalidOperation)? {
+            Call::Invoke => self.invoke(m, id),
+            Call::Call => self.send(m, id, true),
+            Call::Send => self.send(m, id, false),
+            Call::Recv => self.receive(m, id, slot()?),
+            Call::Reply => {
+                self.reply(m, id, slot()?)?;
+                Ok(Flow::words(&[]))
+            }
+            Call::ReplyRecv => {
+                let at = slot()?;
+                self.reply(m, id, Receive::from_word(r.r13).reply)?;
+                self.receive(m, id, at)
+            }
+            Call::Yield => {
+                self.complete(id, Outcome::message(0, 0, 0), 0, [0; 6]);
+                self.leave_wait(id);
+                self.make_ready(id);
+                Ok(Flow::Completed)
+            }
+            Call::Exit => {
+                let exit = Exit { cause: 1, code: r.rsi, ..Exit::default() };
+                let process = self.threads.get(id).ok_or(Error::ObjectGone)?.process;
+                self.begin_end(m, process, exit);
+                Ok(Flow::Blocked)
+            }
+            Call::ExitThread => {
+                self.end_one_thread(m, id);
+                Ok(Flow::Blocked)
+            }
+        }
+    }
+
+    fn finish(&mut self, m: &mut impl Machine, id: ThreadId, result: Result<Flow, Fail>) {
+        match result {
+            Ok(Flow::Words(words, count)) => {
+                self.complete(id, Outcome::message(count, 0, 0), 0, words);
+            }
+            Ok(Flow::Completed | Flow::Blocked) => {}
+            Ok(Flow::Restart) => self.restart(id),
+            Err(f) if self.may_free_more(m, f.error) => self.restart(id),
+            Err(f) => {
+                let count = u8::from(f.detail.is_some());
+                let words = [f.detail.unwrap_or(0), 0, 0, 0, 0, 0];
+                self.complete(id, Outcome::error(f.error, count), 0, words);
+            }
+        }
+    }
+
+    /// Runs the instruction again, with unchanged arguments.
+    fn restart(&mut self, id: ThreadId) {
+        if let Some(t) = self.threads.get_mut(id) {
+            t.registers.rip = t.registers.rip.wrapping_sub(SYSCALL_LENGTH);
+        }
+    }
+
+    /// After a failed allocation: reaps what waits; true if the call should be tried again.
+    fn may_free_more(&mut self, m: &mut impl Machine, error: Error) -> bool {
+        let exhausted = matches!(error, Error::OutOfFrames | Error::OutOfObjectBytes | Error::ArenaFull);
+        if !exhausted || self.nothing_to_reap() {
+            return false;
+        }
+        while !m.interrupt_pending() && self.reap_step(m) {}
+        true
+    }
+
+    fn fault(&mut self, m: &mut impl Machine, vector: u8, error: u64, address: u64) {
+        let Running::Thread(id) = self.running else { return };
+        let Some(t) = self.threads.get(id) else { return };
+        let (process, instruction) = (t.process, t.registers.rip);
+        if let Some(p) = self.processes.get(process) {
+            m.log(format_args!(
+                "process {} ({}) ended: exception {vector}, error {error:#x}, address {address:#x}, at {instruction:#x}",
+                p.number, p.identity.name
+            ));
+        }
+        let exit = Exit { cause: 3, code: vector as u64, address, instruction, error };
+        self.begin_end(m, process, exit);
+    }
+
+    fn interrupt(&mut self, line: u8) {
+        if let Some((n, flags)) = self.irqs.get(line as usize).and_then(|l| l.bound) {
+            self.signal(n, flags);
+        }
+    }
+}

@@ -1,0 +1,459 @@
+//! The one `Kernel` value: all objects, and the accounting that every module of the core uses.
+
+use alloc::vec::Vec;
+use sila_abi::{Error, ObjectType, Rights, Slot};
+
+use crate::arena::{Arena, Id};
+use crate::cap::{CHUNK, Cap, CapId, CapTable, ObjRef};
+use crate::frames::FrameTable;
+use crate::keyring::KeyRing;
+use crate::machine::{Frame, Machine};
+use crate::objects::*;
+use crate::queue::{Links, ReadyQueues, Timers};
+use crate::verify::Verifier;
+
+/// How many objects of each type fit.
+#[derive(Clone, Copy, Debug)]
+#[expect(missing_docs, reason = "each field counts what it names")]
+pub struct Capacities {
+    pub pools: u32,
+    pub regions: u32,
+    pub mappings: u32,
+    pub endpoints: u32,
+    pub notifications: u32,
+    pub jobs: u32,
+    pub processes: u32,
+    pub threads: u32,
+    pub cap_chunks: u16,
+}
+
+impl Capacities {
+    /// The arenas of a booted system.
+    pub const BOOT: Capacities = Capacities {
+        pools: 256,
+        regions: 2048,
+        mappings: 4096,
+        endpoints: 512,
+        notifications: 512,
+        jobs: 32,
+        processes: 128,
+        threads: 512,
+        cap_chunks: 1024,
+    };
+
+    /// Object bytes that all arenas hold together: the reserve that Pools' byte quotas divide up.
+    pub const fn reserve(&self) -> u64 {
+        self.pools as u64 * cost::<Pool>()
+            + self.regions as u64 * cost::<Region>()
+            + self.mappings as u64 * cost::<Mapping>()
+            + self.endpoints as u64 * cost::<Endpoint>()
+            + self.notifications as u64 * cost::<Notification>()
+            + self.jobs as u64 * cost::<Job>()
+            + self.processes as u64 * cost::<Process>()
+            + self.threads as u64 * cost::<Thread>()
+            + self.cap_chunks as u64 * CapTable::CHUNK_BYTES
+    }
+}
+
+/// A refusal: the error, and up to two words of detail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fail {
+    /// What was wrong.
+    pub error: Error,
+    /// Detail words (request index, rule), where the error documents them.
+    pub detail: Option<u64>,
+}
+
+impl From<Error> for Fail {
+    fn from(error: Error) -> Self {
+        Fail { error, detail: None }
+    }
+}
+
+impl Fail {
+    /// A refusal with one detail word.
+    pub const fn with(error: Error, detail: u64) -> Self {
+        Fail { error, detail: Some(detail) }
+    }
+}
+
+/// What a CPU is busy with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Running {
+    /// Nothing.
+    Idle,
+    /// A thread.
+    Thread(ThreadId),
+    /// The verification context.
+    Verification,
+}
+
+/// A boot-time interrupt line and what it signals.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct IrqLine {
+    /// Notification and flags.
+    pub bound: Option<(NotificationId, u64)>,
+}
+
+/// Interrupt lines that may be bound.
+pub const IRQ_LINES: usize = 24;
+
+/// Generation of objects that live as long as the kernel.
+pub const PERMANENT: u32 = 1;
+
+/// The kernel.
+pub struct Kernel {
+    pub(crate) frames: FrameTable,
+    pub(crate) capacities: Capacities,
+    pub(crate) pools: Arena<Pool>,
+    pub(crate) regions: Arena<Region>,
+    pub(crate) mappings: Arena<Mapping>,
+    pub(crate) endpoints: Arena<Endpoint>,
+    pub(crate) notifications: Arena<Notification>,
+    pub(crate) jobs: Arena<Job>,
+    pub(crate) processes: Arena<Process>,
+    pub(crate) threads: Arena<Thread>,
+    pub(crate) caps: CapTable,
+    pub(crate) links: Links,
+    pub(crate) ready: ReadyQueues,
+    pub(crate) timers: Timers,
+    pub(crate) running: Running,
+    pub(crate) slice_end: u64,
+    pub(crate) armed: u64,
+    pub(crate) root_pool: PoolId,
+    pub(crate) keyring: KeyRing,
+    pub(crate) verifier: Verifier,
+    pub(crate) reap: Option<ProcessId>,
+    pub(crate) dead_regions: Vec<RegionId>,
+    pub(crate) next_process: u64,
+    pub(crate) irqs: [IrqLine; IRQ_LINES],
+    pub(crate) ports: Vec<(u16, u16)>,
+    pub(crate) ram_bytes: u64,
+    pub(crate) test_system: bool,
+}
+
+impl Kernel {
+    /// A kernel that owns the frames of the table and nothing else.
+    pub fn new(frames: FrameTable, capacities: Capacities) -> Option<Self> {
+        let mut pools = Arena::new(capacities.pools);
+        let root = Pool {
+            parent: None,
+            frames: Quota { limit: frames.total() as u64, used: 0 },
+            bytes: Quota { limit: capacities.reserve(), used: cost::<Pool>() },
+            caps: 1,
+            dying: false,
+        };
+        let root_pool = pools.insert(root).ok()?;
+        Some(Kernel {
+            frames,
+            capacities,
+            pools,
+            regions: Arena::new(capacities.regions),
+            mappings: Arena::new(capacities.mappings),
+            endpoints: Arena::new(capacities.endpoints),
+            notifications: Arena::new(capacities.notifications),
+            jobs: Arena::new(capacities.jobs),
+            processes: Arena::new(capacities.processes),
+            threads: Arena::new(capacities.threads),
+            caps: CapTable::new(capacities.cap_chunks),
+            links: Links::new(capacities.threads),
+            ready: ReadyQueues::default(),
+            timers: Timers::new(capacities.threads, capacities.notifications),
+            running: Running::Idle,
+            slice_end: 0,
+            armed: u64::MAX,
+            root_pool,
+            keyring: KeyRing::default(),
+            verifier: Verifier::default(),
+            reap: None,
+            dead_regions: Vec::with_capacity(capacities.regions as usize),
+            next_process: 1,
+            irqs: [IrqLine::default(); IRQ_LINES],
+            ports: Vec::with_capacity(32),
+            ram_bytes: 0,
+            test_system: false,
+        })
+    }
+
+    // ---- accounting -------------------------------------------------------------------------------
+
+    /// Charges frames and bytes to a Pool, or changes nothing.
+    pub(crate) fn charge(&mut self, pool: PoolId, frames: u64, bytes: u64) -> Result<(), Error> {
+        let p = self.pools.get_mut(pool).filter(|p| !p.dying).ok_or(Error::ObjectGone)?;
+        if frames > p.frames.left() {
+            return Err(Error::OutOfFrames);
+        }
+        if bytes > p.bytes.left() {
+            return Err(Error::OutOfObjectBytes);
+        }
+        p.frames.used += frames;
+        p.bytes.used += bytes;
+        Ok(())
+    }
+
+    /// Gives back what was charged; a dying Pool that nothing is charged to any more ends, and its
+    /// quotas return to its parent.
+    pub(crate) fn refund(&mut self, pool: PoolId, frames: u64, bytes: u64) {
+        if let Some(p) = self.pools.get_mut(pool) {
+            p.frames.used = p.frames.used.saturating_sub(frames);
+            p.bytes.used = p.bytes.used.saturating_sub(bytes);
+        }
+        self.end_pool_if_empty(pool);
+    }
+
+    /// Ends dying Pools that are empty, from this one up. The loop's length is the depth of the
+    /// hierarchy, which byte quotas bound.
+    pub(crate) fn end_pool_if_empty(&mut self, pool: PoolId) {
+        let mut at = Some(pool);
+        while let Some(id) = at {
+            let Some(p) = self.pools.get(id).filter(|p| p.dying && p.frames.used == 0 && p.bytes.used == 0)
+            else {
+                return;
+            };
+            let (parent, frames, bytes) = (p.parent, p.frames.limit, p.bytes.limit + cost::<Pool>());
+            self.pools.remove(id);
+            if let Some(up) = parent.and_then(|up| self.pools.get_mut(up)) {
+                up.frames.used = up.frames.used.saturating_sub(frames);
+                up.bytes.used = up.bytes.used.saturating_sub(bytes);
+            }
+            at = parent;
+        }
+    }
+
+    /// Splits a child off a Pool. The child has no capability yet.
+    pub(crate) fn split_pool(&mut self, parent: PoolId, frames: u64, bytes: u64) -> Result<PoolId, Error> {
+        if !self.pools.has_room() {
+            return Err(Error::ArenaFull);
+        }
+        let total = bytes.checked_add(cost::<Pool>()).ok_or(Error::OutOfObjectBytes)?;
+        self.charge(parent, frames, total)?;
+        let child = Pool {
+            parent: Some(parent),
+            frames: Quota { limit: frames, used: 0 },
+            bytes: Quota { limit: bytes, used: 0 },
+            caps: 0,
+            dying: false,
+        };
+        self.pools.insert(child).map_err(|_| Error::ArenaFull)
+    }
+
+    /// Takes a frame that was charged already. Since all quotas together are at most the frames that
+    /// exist, this fails only while frames wait in quarantine.
+    pub(crate) fn take_charged_frame(&mut self) -> Result<Frame, Error> {
+        self.frames.take().ok_or(Error::OutOfFrames)
+    }
+
+    /// Charges and takes one zeroed frame.
+    pub(crate) fn take_frame(&mut self, m: &mut impl Machine, pool: PoolId) -> Result<Frame, Error> {
+        self.charge(pool, 1, 0)?;
+        match self.frames.take() {
+            Some(f) => {
+                m.zero_frame(f);
+                Ok(f)
+            }
+            None => {
+                self.refund(pool, 1, 0);
+                Err(Error::OutOfFrames)
+            }
+        }
+    }
+
+    /// Gives back one charged frame.
+    pub(crate) fn put_frame(&mut self, pool: PoolId, frame: Frame) {
+        if self.frames.put(frame) {
+            self.refund(pool, 1, 0);
+        }
+    }
+
+    // ---- capabilities -----------------------------------------------------------------------------
+
+    /// The place of a slot in the table; `SlotOutOfRange` beyond what the CSpace has grown to.
+    pub(crate) fn cap_id(&self, process: ProcessId, slot: Slot) -> Result<CapId, Error> {
+        let p = self.processes.get(process).ok_or(Error::ObjectGone)?;
+        let (chunk, offset) = (slot.0 as usize / CHUNK, slot.0 as usize % CHUNK);
+        match p.chunks.get(chunk) {
+            Some(&c) if c != NO_CHUNK && slot != Slot::NONE => Ok(CapId::in_chunk(c, offset)),
+            _ => Err(Error::SlotOutOfRange),
+        }
+    }
+
+    /// The capability in a slot of a process.
+    pub(crate) fn find(&self, process: ProcessId, slot: Slot) -> Result<Found, Error> {
+        let id = match self.cap_id(process, slot) {
+            Ok(id) => id,
+            Err(Error::SlotOutOfRange) if (slot.0 as usize) < MAX_CHUNKS * CHUNK => {
+                return Err(Error::NoCapability);
+            }
+            Err(e) => return Err(e),
+        };
+        let cap = self.caps.get(id).ok_or(Error::NoCapability)?;
+        Ok(Found { id, cap })
+    }
+
+    /// As [`Kernel::find`], of a type, with rights, usable, its object alive.
+    pub(crate) fn find_typed(
+        &self,
+        process: ProcessId,
+        slot: Slot,
+        kind: ObjectType,
+        rights: Rights,
+    ) -> Result<Found, Error> {
+        let found = self.find(process, slot)?;
+        if found.cap.object.kind != kind {
+            return Err(Error::WrongType);
+        }
+        if !found.cap.rights.usable() {
+            return Err(Error::EndowOnly);
+        }
+        if !found.cap.rights.contains(rights) {
+            return Err(Error::MissingRight);
+        }
+        if !self.is_alive(found.cap.object) {
+            return Err(Error::ObjectGone);
+        }
+        Ok(found)
+    }
+
+    /// An empty slot; grows the CSpace by a chunk, charged to the process's Pool, if it lies beyond.
+    pub(crate) fn free_slot(&mut self, process: ProcessId, slot: Slot) -> Result<CapId, Error> {
+        let chunk = slot.0 as usize / CHUNK;
+        if slot == Slot::NONE || chunk >= MAX_CHUNKS {
+            return Err(Error::SlotOutOfRange);
+        }
+        let p = self.processes.get(process).ok_or(Error::ObjectGone)?;
+        if p.chunks.get(chunk) == Some(&NO_CHUNK) {
+            let pool = p.pool;
+            if !self.caps.has_chunk() {
+                return Err(Error::ArenaFull);
+            }
+            self.charge(pool, 0, CapTable::CHUNK_BYTES)?;
+            let fresh = self.caps.take_chunk().unwrap_or(NO_CHUNK);
+            if let Some(c) = self.processes.get_mut(process).and_then(|p| p.chunks.get_mut(chunk)) {
+                *c = fresh;
+            }
+        }
+        let id = self.cap_id(process, slot)?;
+        if self.caps.get(id).is_some() { Err(Error::SlotOccupied) } else { Ok(id) }
+    }
+
+    /// Puts a capability for a new object into an empty slot.
+    pub(crate) fn install(&mut self, process: ProcessId, at: CapId, cap: Cap) {
+        if self.caps.insert_root(at, cap) {
+            self.count_cap(process, cap.object, 1);
+        }
+    }
+
+    /// Puts a child of `parent` into an empty slot.
+    pub(crate) fn derive(&mut self, process: ProcessId, parent: CapId, at: CapId, cap: Cap) -> bool {
+        let done = self.caps.insert_child(parent, at, cap);
+        if done {
+            self.count_cap(process, cap.object, 1);
+        }
+        done
+    }
+
+    /// Books one capability more (or, `by` −1, less) for the holder and the object.
+    pub(crate) fn count_cap(&mut self, holder: ProcessId, object: ObjRef, by: i32) {
+        if let Some(p) = self.processes.get_mut(holder) {
+            p.cap_count = p.cap_count.saturating_add_signed(by);
+        }
+        if let Some(count) = self.cap_counter(object) {
+            *count = count.saturating_add_signed(by);
+        }
+    }
+
+    fn cap_counter(&mut self, o: ObjRef) -> Option<&mut u32> {
+        let (i, g) = (o.index, o.generation);
+        match o.kind {
+            ObjectType::Pool => self.pools.get_mut(Id::from_parts(i, g)).map(|x| &mut x.caps),
+            ObjectType::Region => self.regions.get_mut(Id::from_parts(i, g)).map(|x| &mut x.caps),
+            ObjectType::Mapping => self.mappings.get_mut(Id::from_parts(i, g)).map(|x| &mut x.caps),
+            ObjectType::Endpoint => self.endpoints.get_mut(Id::from_parts(i, g)).map(|x| &mut x.caps),
+            ObjectType::Notification => self.notifications.get_mut(Id::from_parts(i, g)).map(|x| &mut x.caps),
+            ObjectType::Job => self.jobs.get_mut(Id::from_parts(i, g)).map(|x| &mut x.caps),
+            ObjectType::Process => self.processes.get_mut(Id::from_parts(i, g)).map(|x| &mut x.caps),
+            ObjectType::Thread => self.threads.get_mut(Id::from_parts(i, g)).map(|x| &mut x.caps),
+            _ => None,
+        }
+    }
+
+    /// True if the object of a capability still lives. A Reply is checked where it is used.
+    pub(crate) fn is_alive(&self, o: ObjRef) -> bool {
+        let (i, g) = (o.index, o.generation);
+        match o.kind {
+            ObjectType::Pool => self.pools.get(Id::from_parts(i, g)).is_some_and(|p| !p.dying),
+            ObjectType::Region => self.regions.get(Id::from_parts(i, g)).is_some(),
+            ObjectType::Mapping => self.mappings.get(Id::from_parts(i, g)).is_some(),
+            ObjectType::Endpoint => self.endpoints.get(Id::from_parts(i, g)).is_some(),
+            ObjectType::Notification => self.notifications.get(Id::from_parts(i, g)).is_some(),
+            ObjectType::Job => self.jobs.get(Id::from_parts(i, g)).is_some(),
+            ObjectType::Process => self.processes.get(Id::from_parts(i, g)).is_some(),
+            ObjectType::Thread => self.threads.get(Id::from_parts(i, g)).is_some(),
+            _ => true,
+        }
+    }
+
+    /// Deletes a capability: its children go to its parent; the last one may end the object.
+    pub(crate) fn delete(&mut self, m: &mut impl Machine, holder: ProcessId, at: CapId) -> bool {
+        let Some(cap) = self.caps.remove(at) else { return false };
+        self.count_cap(holder, cap.object, -1);
+        self.after_delete(m, cap);
+        true
+    }
+
+    /// What the type table asks for when a capability has gone.
+    fn after_delete(&mut self, m: &mut impl Machine, cap: Cap) {
+        let (i, g) = (cap.object.index, cap.object.generation);
+        match cap.object.kind {
+            ObjectType::Reply => self.drop_reply(Id::from_parts(i, g), cap.badge),
+            ObjectType::Pool => self.drop_pool(Id::from_parts(i, g)),
+            ObjectType::Region => self.drop_region(Id::from_parts(i, g)),
+            ObjectType::Endpoint => self.drop_endpoint(Id::from_parts(i, g)),
+            ObjectType::Notification => self.drop_notification(Id::from_parts(i, g)),
+            ObjectType::Job => self.drop_job(Id::from_parts(i, g)),
+            ObjectType::Process => self.drop_process(m, Id::from_parts(i, g)),
+            _ => {}
+        }
+    }
+
+    fn drop_pool(&mut self, id: PoolId) {
+        if let Some(p) = self.pools.get_mut(id).filter(|p| p.caps == 0) {
+            p.dying = true;
+            self.end_pool_if_empty(id);
+        }
+    }
+
+    pub(crate) fn drop_job(&mut self, id: JobId) {
+        if let Some(pool) = self.jobs.get(id).filter(|j| j.caps == 0 && j.members == 0).map(|j| j.pool) {
+            self.jobs.remove(id);
+            self.refund(pool, 0, cost::<Job>());
+        }
+    }
+
+    /// Objects alive in all arenas.
+    pub(crate) fn live_objects(&self) -> u64 {
+        [
+            self.pools.live(),
+            self.regions.live(),
+            self.mappings.live(),
+            self.endpoints.live(),
+            self.notifications.live(),
+            self.jobs.live(),
+            self.processes.live(),
+            self.threads.live(),
+        ]
+        .into_iter()
+        .map(u64::from)
+        .sum()
+    }
+}
+
+/// The reference by which a capability names this object.
+pub(crate) fn reference<T>(kind: ObjectType, id: Id<T>) -> ObjRef {
+    ObjRef { kind, index: id.index(), generation: id.generation() }
+}
+
+/// The id of an object of this type, from a capability that was checked to name one.
+pub(crate) fn id_of<T>(cap: &Cap) -> Id<T> {
+    Id::from_parts(cap.object.index, cap.object.generation)
+}

@@ -1,0 +1,165 @@
+//! The kernel's own keys, revocations, floors and seen versions: what "authorised" means at this moment.
+//!
+//! Keys and certificates come from the boot manifest and never change in place, so that the verification
+//! context may read them while the kernel runs. What can change (revocations, floors, versions seen) is
+//! kept apart, in lists that were sized at boot; the last step of every load asks for it anew.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use sila_abi::boot::{BootManifest, Floor};
+use sila_abi::manifest::Manifest;
+use sila_abi::record::{Digest, KeyId, Name, Version};
+use sila_abi::trust::{Certificate, Purpose, Revocation, RevokedItem};
+use sila_abi::Error;
+use sila_crypto::chain::{ChainError, KeySource, Publisher, RootKeys, Verified};
+use sila_crypto::keystore::KeyStore;
+
+/// Revocations that can be added while the system runs.
+const MAX_REVOKED: usize = 256;
+/// Module versions whose content is remembered.
+const MAX_SEEN: usize = 256;
+
+/// One version of a module and the content it was first seen with.
+struct Seen {
+    publisher: Name,
+    name: Name,
+    version: Version,
+    manifest: Digest,
+}
+
+/// Keys, revocations and floors.
+#[derive(Default)]
+pub struct KeyRing {
+    base: Option<&'static KeyStore>,
+    root: Option<&'static RootKeys>,
+    ids: Vec<KeyId>,
+    revoked: Vec<RevokedItem>,
+    sequence: u64,
+    floors: Vec<Floor>,
+    seen: Vec<Seen>,
+}
+
+impl KeyRing {
+    /// The ring of a verified boot manifest. Called once, at boot; what it allocates stays.
+    pub fn from_boot(boot: &Verified<BootManifest>, root: RootKeys) -> Result<Self, ChainError> {
+        let store = KeyStore::from_boot(boot)?;
+        let ids =
+            store.certificates().map(|c| sila_crypto::hash::key_id(c.key.algorithm, &c.key.bytes)).collect();
+        Ok(KeyRing {
+            base: Some(Box::leak(Box::new(store))),
+            root: Some(Box::leak(Box::new(root))),
+            ids,
+            revoked: Vec::with_capacity(MAX_REVOKED),
+            sequence: boot.revocations.iter().map(|r| r.sequence).max().unwrap_or(0),
+            floors: Vec::with_capacity(MAX_SEEN),
+            seen: Vec::with_capacity(MAX_SEEN),
+        })
+    }
+
+    /// What the verification context reads: keys and certificates as of boot.
+    pub fn base(&self) -> Option<&'static KeyStore> {
+        self.base
+    }
+
+    /// The decoded root keys.
+    pub fn root(&self) -> Option<&'static RootKeys> {
+        self.root
+    }
+
+    /// Adds a verified revocation, if it is newer than all before it.
+    pub fn revoke(&mut self, revocation: &Revocation) -> Result<(), Error> {
+        if revocation.sequence <= self.sequence {
+            return Err(Error::RecordStale);
+        }
+        if self.revoked.len() >= MAX_REVOKED {
+            return Err(Error::ArenaFull);
+        }
+        self.revoked.push(revocation.item);
+        self.sequence = revocation.sequence;
+        Ok(())
+    }
+
+    /// The certificate and key id number `index`, and how many there are.
+    pub fn key(&self, index: usize) -> Option<(&KeyId, &Certificate, usize)> {
+        let id = self.ids.get(index)?;
+        let certificate = self.base?.certificates().nth(index)?;
+        Some((id, certificate, self.ids.len()))
+    }
+
+    /// Every fact that authorises a load, asked anew.
+    pub fn authorise(&self, manifest: &Manifest, digest: &Digest) -> Result<(), ChainOrReuse> {
+        sila_crypto::chain::check_authority(manifest, self).map_err(ChainOrReuse::Chain)?;
+        let reused = self.seen.iter().any(|s| {
+            s.publisher == manifest.publisher
+                && s.name == manifest.name
+                && s.version == manifest.version
+                && s.manifest != *digest
+        });
+        if reused { Err(ChainOrReuse::Reuse) } else { Ok(()) }
+    }
+
+    /// Remembers the content of a version that was loaded. When the list is full the oldest entry goes.
+    pub fn remember(&mut self, manifest: &Manifest, digest: Digest) {
+        let entry = Seen {
+            publisher: manifest.publisher,
+            name: manifest.name,
+            version: manifest.version,
+            manifest: digest,
+        };
+        let same = |s: &Seen| {
+            s.publisher == entry.publisher && s.name == entry.name && s.version == entry.version
+        };
+        if self.seen.iter().any(same) || self.seen.capacity() == 0 {
+            return;
+        }
+        if self.seen.len() >= MAX_SEEN {
+            self.seen.remove(0);
+        }
+        self.seen.push(entry);
+    }
+}
+
+/// Why a load is not authorised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChainOrReuse {
+    /// A rule of the chain of trust.
+    Chain(ChainError),
+    /// The version was seen with other content.
+    Reuse,
+}
+
+impl KeySource for KeyRing {
+    fn purpose(&self) -> Purpose {
+        self.base.map_or(Purpose::Release, |b| b.purpose())
+    }
+
+    fn publisher(&self, id: &KeyId) -> Option<Publisher<'_>> {
+        self.base?.publisher(id)
+    }
+
+    fn is_key_revoked(&self, id: &KeyId) -> bool {
+        self.base.is_none_or(|b| b.is_key_revoked(id))
+            || self.revoked.iter().any(|item| matches!(item, RevokedItem::Key(k) if k == id))
+    }
+
+    fn is_version_revoked(&self, publisher: &Name, name: &Name, version: Version) -> bool {
+        self.base.is_none_or(|b| b.is_version_revoked(publisher, name, version))
+            || self.revoked.iter().any(|item| {
+                matches!(item, RevokedItem::Module { .. }) && item.covers(&[0; 32], publisher, name, version)
+            })
+    }
+
+    fn floor(&self, publisher: &Name, name: &Name) -> u32 {
+        let base = self.base.map_or(u32::MAX, |b| b.floor(publisher, name));
+        let raised = self.floors.iter().find(|f| f.publisher == *publisher && f.name == *name);
+        base.max(raised.map_or(0, |f| f.security_version))
+    }
+
+    fn allows_algorithm(&self, number: u16) -> bool {
+        self.base.is_some_and(|b| b.allows_algorithm(number))
+    }
+
+    fn max_image_len(&self) -> u64 {
+        self.base.map_or(0, |b| b.max_image_len())
+    }
+}

@@ -1,0 +1,389 @@
+//! Regions and mappings.
+//!
+//! Invariants: a Region's frames belong to it alone; `writable` counts the mappings through which ring 3
+//! may write it; a sealed Region has none and never will; a Region that a process runs from or a
+//! verification reads (`pins`) keeps its frames even when no capability names it any more.
+
+use sila_abi::Error;
+
+use crate::frames::Epoch;
+use crate::kernel::Kernel;
+use crate::machine::{FRAME_WORDS, Frame, Machine};
+use crate::objects::*;
+use crate::paging::{self, Access, UserRange};
+
+/// The largest Region, in frames (256 MiB).
+pub const MAX_REGION: u64 = 65_536;
+/// The most pages that one RegionMap maps.
+pub const MAX_MAP: u64 = 4096;
+/// Frames zeroed between two looks at pending interrupts.
+const FILL_STEP: u32 = 16;
+const INLINE: u32 = 8;
+
+/// Frames that a Region of this many pages costs: its own, and those that list them.
+pub const fn region_frames(pages: u64) -> u64 {
+    if pages <= INLINE as u64 { pages } else { pages + 1 + pages.div_ceil(FRAME_WORDS as u64) }
+}
+
+/// What a step of a long operation came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Progress {
+    /// Finished.
+    Done,
+    /// An interrupt waits; call again.
+    Preempted,
+}
+
+impl Kernel {
+    /// Begins a Region: everything is charged, no frame is in it yet.
+    pub(crate) fn begin_region(
+        &mut self,
+        m: &mut impl Machine,
+        pool: PoolId,
+        pages: u64,
+    ) -> Result<RegionId, Error> {
+        if pages == 0 || pages > MAX_REGION {
+            return Err(Error::InvalidArgument);
+        }
+        if !self.regions.has_room() {
+            return Err(Error::ArenaFull);
+        }
+        let frames = region_frames(pages);
+        self.charge(pool, frames, cost::<Region>())?;
+        if frames > self.frames.free_count() as u64 {
+            self.refund(pool, frames, cost::<Region>());
+            return Err(Error::OutOfFrames);
+        }
+        let backing = if pages <= INLINE as u64 {
+            Backing::Inline([Frame(0); INLINE as usize])
+        } else {
+            let root = self.take_charged_frame()?;
+            m.zero_frame(root);
+            Backing::Indexed(root)
+        };
+        let region = Region {
+            pool: Some(pool),
+            caps: 0,
+            backing,
+            pages: pages as u32,
+            filled: 0,
+            sealed: false,
+            mappings: 0,
+            writable: 0,
+            pins: 0,
+            epoch: Epoch::default(),
+        };
+        self.regions.insert(region).map_err(|_| Error::ArenaFull)
+    }
+
+    /// Adds zeroed frames until the Region is full or an interrupt waits.
+    pub(crate) fn fill_region(&mut self, m: &mut impl Machine, id: RegionId) -> Result<Progress, Error> {
+        loop {
+            for _ in 0..FILL_STEP {
+                let region = self.regions.get(id).ok_or(Error::ObjectGone)?;
+                if region.filled == region.pages {
+                    return Ok(Progress::Done);
+                }
+                let at = region.filled;
+                let frame = self.take_charged_frame()?;
+                m.zero_frame(frame);
+                self.set_region_frame(m, id, at, frame)?;
+            }
+            if m.interrupt_pending() {
+                return Ok(Progress::Preempted);
+            }
+        }
+    }
+
+    fn set_region_frame(
+        &mut self,
+        m: &mut impl Machine,
+        id: RegionId,
+        at: u32,
+        frame: Frame,
+    ) -> Result<(), Error> {
+        let indexed = match self.regions.get(id).map(|r| r.backing) {
+            Some(Backing::Indexed(root)) => Some(root),
+            _ => None,
+        };
+        if let Some(root) = indexed {
+            let (outer, inner) = (at as usize / FRAME_WORDS, at as usize % FRAME_WORDS);
+            let mut list = m.frame(root)[outer & 511];
+            if list == 0 {
+                let fresh = self.take_charged_frame()?;
+                m.zero_frame(fresh);
+                list = fresh.0 as u64;
+                m.frame(root)[outer & 511] = list;
+            }
+            m.frame(Frame(list as u32))[inner] = frame.0 as u64;
+        }
+        if let Some(r) = self.regions.get_mut(id) {
+            if let Backing::Inline(frames) = &mut r.backing
+                && let Some(f) = frames.get_mut(at as usize)
+            {
+                *f = frame;
+            }
+            r.filled = at + 1;
+        }
+        Ok(())
+    }
+
+    /// The frame of a page of a Region.
+    pub(crate) fn region_frame(&self, m: &mut impl Machine, id: RegionId, page: u32) -> Option<Frame> {
+        let r = self.regions.get(id).filter(|r| page < r.filled)?;
+        frame_of(m, r.backing, page)
+    }
+
+    /// Freezes a Region for ever.
+    pub(crate) fn seal(&mut self, id: RegionId) -> Result<(), Error> {
+        let flushed = |k: &Kernel, e| k.frames.is_flushed(e);
+        let r = self.regions.get(id).ok_or(Error::ObjectGone)?;
+        if r.writable > 0 || !flushed(self, r.epoch) {
+            return Err(Error::StillWritable);
+        }
+        if let Some(r) = self.regions.get_mut(id) {
+            r.sealed = true;
+        }
+        Ok(())
+    }
+
+    /// Maps pages of a Region into a process and makes the record of it, or changes nothing.
+    pub(crate) fn map_region(
+        &mut self,
+        m: &mut impl Machine,
+        region: RegionId,
+        process: ProcessId,
+        range: UserRange,
+        offset: u64,
+        writable: bool,
+    ) -> Result<MappingId, Error> {
+        let r = self.regions.get(region).ok_or(Error::ObjectGone)?;
+        let end = offset.checked_add(range.pages()).ok_or(Error::InvalidArgument)?;
+        if end > r.pages as u64 || range.pages() > MAX_MAP {
+            return Err(Error::InvalidArgument);
+        }
+        if writable && r.sealed {
+            return Err(Error::Sealed);
+        }
+        if !self.mappings.has_room() {
+            return Err(Error::ArenaFull);
+        }
+        let pool = self.processes.get(process).ok_or(Error::ObjectGone)?.pool;
+        self.charge(pool, 0, cost::<Mapping>())?;
+        let access = if writable { Access::ReadWrite } else { Access::Read };
+        if let Err(e) = self.map_pages(m, process, range, access, |k, m, i| {
+            k.region_frame(m, region, (offset + i) as u32)
+        }) {
+            self.refund(pool, 0, cost::<Mapping>());
+            return Err(e);
+        }
+        self.record_mapping(pool, region, process, range, writable)
+    }
+
+    fn record_mapping(
+        &mut self,
+        pool: PoolId,
+        region: RegionId,
+        process: ProcessId,
+        range: UserRange,
+        writable: bool,
+    ) -> Result<MappingId, Error> {
+        let next = self.processes.get(process).and_then(|p| p.mappings);
+        let mapping = Mapping { pool, caps: 0, region, process, range, writable, prev: None, next };
+        let id = self.mappings.insert(mapping).map_err(|_| Error::ArenaFull)?;
+        if let Some(n) = next.and_then(|n| self.mappings.get_mut(n)) {
+            n.prev = Some(id);
+        }
+        if let Some(p) = self.processes.get_mut(process) {
+            p.mappings = Some(id);
+        }
+        if let Some(r) = self.regions.get_mut(region) {
+            r.mappings += 1;
+            r.writable += u32::from(writable);
+        }
+        Ok(id)
+    }
+
+    /// Maps a range whose frames `source` yields; tables are charged beforehand. Whole or not at all.
+    pub(crate) fn map_pages<M: Machine>(
+        &mut self,
+        m: &mut M,
+        process: ProcessId,
+        range: UserRange,
+        access: Access,
+        source: impl Fn(&Kernel, &mut M, u64) -> Option<Frame>,
+    ) -> Result<(), Error> {
+        let p = self.processes.get(process).ok_or(Error::ObjectGone)?;
+        let (pool, roots) = (p.pool, p.roots.ok_or(Error::Dying)?);
+        let tables = paging::tables_needed(m, roots.kernel, range)?;
+        self.charge(pool, tables, 0)?;
+        if tables > self.frames.free_count() as u64 {
+            self.refund(pool, tables, 0);
+            return Err(Error::OutOfFrames);
+        }
+        for (i, address) in range.addresses().enumerate() {
+            let Some(frame) = source(self, m, i as u64) else { continue };
+            let frames = &mut self.frames;
+            paging::map(m, roots, address, frame, access, false, &mut || frames.take());
+        }
+        Ok(())
+    }
+
+    /// Maps fresh zeroed frames that belong to the process alone. Whole or not at all.
+    pub(crate) fn map_owned(
+        &mut self,
+        m: &mut impl Machine,
+        process: ProcessId,
+        range: UserRange,
+    ) -> Result<(), Error> {
+        let p = self.processes.get(process).ok_or(Error::ObjectGone)?;
+        let (pool, roots) = (p.pool, p.roots.ok_or(Error::Dying)?);
+        let frames = paging::tables_needed(m, roots.kernel, range)? + range.pages();
+        self.charge(pool, frames, 0)?;
+        if frames > self.frames.free_count() as u64 {
+            self.refund(pool, frames, 0);
+            return Err(Error::OutOfFrames);
+        }
+        for address in range.addresses() {
+            let Some(frame) = self.frames.take() else { continue };
+            m.zero_frame(frame);
+            let table = &mut self.frames;
+            paging::map(m, roots, address, frame, Access::ReadWrite, true, &mut || table.take());
+        }
+        Ok(())
+    }
+
+    /// Removes a mapping and its record. Ring 3 can no longer reach the pages when this returns.
+    pub(crate) fn unmap(&mut self, m: &mut impl Machine, id: MappingId) {
+        let Some(map) = self.mappings.get(id) else { return };
+        let (process, range) = (map.process, map.range);
+        if let Some(root) = self.processes.get(process).and_then(|p| p.roots).map(|r| r.kernel) {
+            for address in range.addresses() {
+                paging::unmap(m, root, address);
+            }
+            self.flush(m, root, range);
+        }
+        self.forget_mapping(id);
+    }
+
+    /// Makes the changes in a range visible on every CPU; what was quarantined becomes free.
+    fn flush(&mut self, m: &mut impl Machine, root: Frame, range: UserRange) {
+        self.frames.open_epoch();
+        if range.pages() <= 16 {
+            for address in range.addresses() {
+                m.flush_page(root, address);
+            }
+        } else {
+            m.flush_root(root);
+        }
+        self.frames.flush_complete();
+    }
+
+    /// Drops the record of a mapping whose pages are unreachable already.
+    pub(crate) fn forget_mapping(&mut self, id: MappingId) {
+        let Some(map) = self.mappings.remove(id) else { return };
+        match map.prev.and_then(|p| self.mappings.get_mut(p)) {
+            Some(prev) => prev.next = map.next,
+            None => {
+                if let Some(p) = self.processes.get_mut(map.process) {
+                    p.mappings = map.next;
+                }
+            }
+        }
+        if let Some(next) = map.next.and_then(|n| self.mappings.get_mut(n)) {
+            next.prev = map.prev;
+        }
+        self.refund(map.pool, 0, cost::<Mapping>());
+        if let Some(r) = self.regions.get_mut(map.region) {
+            r.mappings = r.mappings.saturating_sub(1);
+            r.writable = r.writable.saturating_sub(u32::from(map.writable));
+        }
+        self.drop_region(map.region);
+    }
+
+    /// Makes a mapping read-only.
+    pub(crate) fn protect(&mut self, m: &mut impl Machine, id: MappingId) {
+        let Some(map) = self.mappings.get_mut(id).filter(|x| x.writable) else { return };
+        map.writable = false;
+        let (process, range, region) = (map.process, map.range, map.region);
+        if let Some(root) = self.processes.get(process).and_then(|p| p.roots).map(|r| r.kernel) {
+            for address in range.addresses() {
+                paging::protect(m, root, address);
+            }
+            self.flush(m, root, range);
+        }
+        if let Some(r) = self.regions.get_mut(region) {
+            r.writable = r.writable.saturating_sub(1);
+        }
+    }
+
+    /// Keeps a Region's frames alive, or lets go of them.
+    pub(crate) fn pin_region(&mut self, id: RegionId, pin: bool) {
+        if let Some(r) = self.regions.get_mut(id) {
+            r.pins = if pin { r.pins + 1 } else { r.pins.saturating_sub(1) };
+        }
+        if !pin {
+            self.drop_region(id);
+        }
+    }
+
+    /// Ends a Region that nothing names, maps or pins. Its frames are freed by the reaper.
+    pub(crate) fn drop_region(&mut self, id: RegionId) {
+        let unused =
+            self.regions.get(id).is_some_and(|r| r.caps == 0 && r.mappings == 0 && r.pins == 0 && r.pool.is_some());
+        if unused && !self.dead_regions.contains(&id) {
+            self.dead_regions.push(id);
+        }
+    }
+
+    /// Frees some frames of a dead Region; true when one was finished.
+    pub(crate) fn reap_region_step(&mut self, m: &mut impl Machine) -> bool {
+        let Some(&id) = self.dead_regions.last() else { return false };
+        for _ in 0..FILL_STEP * 4 {
+            let Some(r) = self.regions.get_mut(id) else {
+                self.dead_regions.pop();
+                return true;
+            };
+            if r.filled == 0 {
+                self.finish_region(m, id);
+                self.dead_regions.pop();
+                return true;
+            }
+            let (page, backing) = (r.filled - 1, r.backing);
+            r.filled = page;
+            if let Some(f) = frame_of(m, backing, page) {
+                self.frames.put(f);
+            }
+        }
+        true
+    }
+
+    fn finish_region(&mut self, m: &mut impl Machine, id: RegionId) {
+        let Some(r) = self.regions.remove(id) else { return };
+        if let Backing::Indexed(root) = r.backing {
+            for i in 0..(r.pages as usize).div_ceil(FRAME_WORDS) {
+                let list = m.frame(root)[i & 511];
+                if list != 0 {
+                    self.frames.put(Frame(list as u32));
+                }
+            }
+            self.frames.put(root);
+        }
+        if let Some(pool) = r.pool {
+            self.refund(pool, region_frames(r.pages as u64), cost::<Region>());
+        }
+    }
+}
+
+/// The frame that a backing lists for a page.
+pub(crate) fn frame_of(m: &mut impl Machine, backing: Backing, page: u32) -> Option<Frame> {
+    match backing {
+        Backing::Inline(frames) => frames.get(page as usize).copied(),
+        Backing::Contiguous(first) => first.0.checked_add(page).map(Frame),
+        Backing::Indexed(root) => {
+            let list = m.frame(root)[(page as usize / FRAME_WORDS) & 511];
+            let frame = m.frame(Frame(list as u32))[page as usize % FRAME_WORDS];
+            Some(Frame(frame as u32))
+        }
+    }
+}

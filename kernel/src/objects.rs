@@ -1,0 +1,355 @@
+//! The kernel objects as plain records. What happens to them is in the modules named after them.
+
+use sila_abi::manifest::ServiceDecl;
+use sila_abi::record::{Digest, KeyId, Name, Version};
+
+use crate::arena::Id;
+use crate::cap::CapId;
+use crate::frames::Epoch;
+use crate::machine::{Frame, Registers};
+use crate::paging::{Roots, UserRange};
+use crate::queue::Queue;
+
+/// Names a [`Pool`].
+pub type PoolId = Id<Pool>;
+/// Names a [`Region`].
+pub type RegionId = Id<Region>;
+/// Names a [`Mapping`].
+pub type MappingId = Id<Mapping>;
+/// Names an [`Endpoint`].
+pub type EndpointId = Id<Endpoint>;
+/// Names a [`Notification`].
+pub type NotificationId = Id<Notification>;
+/// Names a [`Job`].
+pub type JobId = Id<Job>;
+/// Names a [`Process`].
+pub type ProcessId = Id<Process>;
+/// Names a [`Thread`].
+pub type ThreadId = Id<Thread>;
+
+/// The object bytes that one object of this type costs.
+pub const fn cost<T>() -> u64 {
+    (size_of::<T>() as u64 + 16).next_multiple_of(16)
+}
+
+/// An amount that may be spent up to a limit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Quota {
+    /// The most that may be in use.
+    pub limit: u64,
+    /// In use now.
+    pub used: u64,
+}
+
+impl Quota {
+    /// What is left.
+    pub const fn left(self) -> u64 {
+        self.limit.saturating_sub(self.used)
+    }
+}
+
+/// An account of frames and object bytes.
+#[derive(Debug)]
+pub struct Pool {
+    /// The Pool this one was split from, which paid for both quotas.
+    pub parent: Option<PoolId>,
+    /// Frames of 4096 bytes.
+    pub frames: Quota,
+    /// Object bytes.
+    pub bytes: Quota,
+    /// Capabilities to it.
+    pub caps: u32,
+    /// Ends as soon as nothing is charged to it.
+    pub dying: bool,
+}
+
+/// Where a Region's frames are listed.
+#[derive(Clone, Copy, Debug)]
+pub enum Backing {
+    /// Up to eight frames, here.
+    Inline([Frame; 8]),
+    /// A root frame of 512 words, each naming a frame of 512 frame numbers.
+    Indexed(Frame),
+    /// Adjacent frames that no Pool paid for (the boot bundle).
+    Contiguous(Frame),
+}
+
+/// A set of frames.
+#[derive(Debug)]
+pub struct Region {
+    /// Who paid; `None` for the boot bundle.
+    pub pool: Option<PoolId>,
+    /// Capabilities to it.
+    pub caps: u32,
+    /// Its frames.
+    pub backing: Backing,
+    /// Its length.
+    pub pages: u32,
+    /// Frames present so far; less than `pages` while the Region is being made.
+    pub filled: u32,
+    /// Immutable for ever.
+    pub sealed: bool,
+    /// Mapping records of it.
+    pub mappings: u32,
+    /// Writable ones among them.
+    pub writable: u32,
+    /// Processes that run from it and verifications that read it.
+    pub pins: u32,
+    /// When a writable page of it was last unmapped or downgraded.
+    pub epoch: Epoch,
+}
+
+/// A range of a Region mapped in a process.
+#[derive(Debug)]
+pub struct Mapping {
+    /// Who paid.
+    pub pool: PoolId,
+    /// Capabilities to it.
+    pub caps: u32,
+    /// What is mapped.
+    pub region: RegionId,
+    /// Where.
+    pub process: ProcessId,
+    /// At which addresses.
+    pub range: UserRange,
+    /// Whether the process may write.
+    pub writable: bool,
+    /// Neighbours in the process's list.
+    pub prev: Option<MappingId>,
+    /// Neighbours in the process's list.
+    pub next: Option<MappingId>,
+}
+
+/// A service's identity: the publisher and the name that its verified manifest declares.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Label {
+    /// Publisher.
+    pub publisher: Name,
+    /// Service name.
+    pub name: Name,
+}
+
+/// A rendezvous for messages.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Who paid.
+    pub pool: PoolId,
+    /// Capabilities to it.
+    pub caps: u32,
+    /// The only process that may receive.
+    pub receiver: Option<ProcessId>,
+    /// The service it belongs to, set when it was made.
+    pub label: Option<Label>,
+    /// Waiting callers outlive the receiver.
+    pub durable: bool,
+    /// Least priority at which its calls are served.
+    pub ceiling: u8,
+    /// Threads with a message to deliver.
+    pub senders: Queue,
+    /// Threads of the receiver that wait.
+    pub receivers: Queue,
+}
+
+/// A word of flags.
+#[derive(Debug)]
+pub struct Notification {
+    /// Who paid.
+    pub pool: PoolId,
+    /// Capabilities to it.
+    pub caps: u32,
+    /// Flags set and not yet taken.
+    pub flags: u64,
+    /// Threads that wait for it alone.
+    pub waiters: Queue,
+    /// The thread whose receives it interrupts.
+    pub bound: Option<ThreadId>,
+    /// Flags that its alarm will set.
+    pub alarm_flags: u64,
+}
+
+/// A group of processes.
+#[derive(Debug)]
+pub struct Job {
+    /// Who paid.
+    pub pool: PoolId,
+    /// Capabilities to it.
+    pub caps: u32,
+    /// Processes in it, ended ones included.
+    pub members: u32,
+}
+
+/// How a process came to its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Exit {
+    /// 0 not ended, 1 exit, 2 terminated, 3 fault.
+    pub cause: u64,
+    /// Exit code, or exception vector.
+    pub code: u64,
+    /// Faulting address.
+    pub address: u64,
+    /// Instruction pointer at the fault.
+    pub instruction: u64,
+    /// The processor's error code.
+    pub error: u64,
+}
+
+/// Where a process stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum ProcessState {
+    /// Made, not started.
+    Created = 1,
+    /// Started.
+    Running = 2,
+    /// Being taken apart; no capability reaches it for anything but its status.
+    Dying = 3,
+    /// Gone but for its record.
+    Ended = 4,
+}
+
+/// Chunks of slots in the largest CSpace.
+pub const MAX_CHUNKS: usize = 16;
+/// A chunk number that means none.
+pub const NO_CHUNK: u16 = u16::MAX;
+/// Watchers of one process.
+pub const MAX_WATCHERS: usize = 4;
+
+/// What the verified manifest says that the kernel keeps.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity {
+    /// Module name.
+    pub name: Name,
+    /// Version.
+    pub version: Version,
+    /// Anti-rollback version.
+    pub security_version: u32,
+    /// Publisher.
+    pub publisher: Name,
+    /// Id of the key that signed it.
+    pub key_id: KeyId,
+    /// The service it may receive for.
+    pub service: Option<ServiceDecl>,
+    /// Id hash of the manifest.
+    pub manifest_digest: Digest,
+}
+
+/// An isolated address space with its CSpace and threads.
+#[derive(Debug)]
+pub struct Process {
+    /// Its number, never reused.
+    pub number: u64,
+    /// Who paid for this record: the creator's Pool.
+    pub payer: PoolId,
+    /// Its own Pool, from which everything else of it is paid.
+    pub pool: PoolId,
+    /// Its Job.
+    pub job: JobId,
+    /// Capabilities to it.
+    pub caps: u32,
+    /// From its manifest.
+    pub identity: Identity,
+    /// Where it stands.
+    pub state: ProcessState,
+    /// How it ended.
+    pub exit: Exit,
+    /// Page-table roots; `None` once freed.
+    pub roots: Option<Roots>,
+    /// Chunks of its CSpace.
+    pub chunks: [u16; MAX_CHUNKS],
+    /// Capabilities in the CSpace.
+    pub cap_count: u32,
+    /// Highest priority its threads may have.
+    pub ceiling: u8,
+    /// Most threads.
+    pub max_threads: u16,
+    /// Threads alive.
+    pub thread_count: u16,
+    /// First of its threads.
+    pub threads: Option<ThreadId>,
+    /// First of its mappings.
+    pub mappings: Option<MappingId>,
+    /// The sealed Region it runs from, pinned.
+    pub image: Option<RegionId>,
+    /// Whom its end is signalled to.
+    pub watchers: [Option<(NotificationId, u64)>; MAX_WATCHERS],
+    /// How far its end has come: endpoints looked at.
+    pub teardown: u32,
+    /// Next on the reaper's list.
+    pub reap_next: Option<ProcessId>,
+}
+
+/// What a thread is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ThreadState {
+    /// Not started, or suspended.
+    Inactive,
+    /// In a ready queue.
+    Ready,
+    /// On a CPU.
+    Running,
+    /// Waits to deliver a message.
+    Sending {
+        /// Where.
+        endpoint: EndpointId,
+        /// Badge of the capability it used.
+        badge: u64,
+        /// It then waits for a reply.
+        call: bool,
+        /// The capability carries the right to send capabilities.
+        grant: bool,
+    },
+    /// Waits for a message.
+    Receiving {
+        /// Where.
+        endpoint: EndpointId,
+    },
+    /// Waits for flags.
+    Waiting {
+        /// On what.
+        notification: NotificationId,
+    },
+    /// Its call was received; it waits for the reply.
+    AwaitingReply,
+    /// Waits for a verification.
+    Verifying,
+}
+
+/// An execution context.
+#[derive(Debug)]
+pub struct Thread {
+    /// What ring 3 had in its registers.
+    pub registers: Registers,
+    /// Its process.
+    pub process: ProcessId,
+    /// Capabilities to it.
+    pub caps: u32,
+    /// What it is doing.
+    pub state: ThreadState,
+    /// Its own priority.
+    pub priority: u8,
+    /// The priority it runs at.
+    pub effective: u8,
+    /// Frame of its XSAVE area.
+    pub fpu: Frame,
+    /// Its message page.
+    pub message: Option<(Frame, u64)>,
+    /// Number of its current call; a Reply with another number is late.
+    pub call: u64,
+    /// The Region it is making, if that was preempted.
+    pub building: Option<RegionId>,
+    /// The notification that interrupts its receives.
+    pub bound: Option<NotificationId>,
+    /// Neighbours in the process's list.
+    pub prev: Option<ThreadId>,
+    /// Neighbours in the process's list.
+    pub next: Option<ThreadId>,
+}
+
+/// A capability found by slot, with the place it was found in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Found {
+    /// The slot of the table.
+    pub id: CapId,
+    /// What it holds.
+    pub cap: crate::cap::Cap,
+}

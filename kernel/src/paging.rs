@@ -1,0 +1,328 @@
+//! x86-64 page tables of user address spaces, as plain data.
+//!
+//! The lower half of a root belongs to a process; the upper half is the kernel's and is copied from a
+//! template. Table frames are taken from a list that the caller filled and paid for beforehand, so that
+//! mapping a range either changes nothing or succeeds whole. A leaf marked [`OWNED`] holds a frame that
+//! belongs to the process alone; every other leaf shows a frame of a Region.
+
+use sila_abi::Error;
+
+use crate::machine::{FRAME_SIZE, Frame, Machine};
+
+/// Entry flag: present.
+pub const PRESENT: u64 = 1;
+/// Entry flag: writable.
+pub const WRITABLE: u64 = 1 << 1;
+/// Entry flag: reachable from ring 3.
+pub const USER: u64 = 1 << 2;
+/// Entry flag of SILA's own (ignored by the processor): the frame belongs to the process alone.
+pub const OWNED: u64 = 1 << 9;
+/// Entry flag: not executable.
+pub const NO_EXECUTE: u64 = 1 << 63;
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+/// First address a user mapping may have (the pages below stay unmapped: null pointers fault).
+pub const USER_MIN: u64 = 0x10_0000;
+/// One past the last address a user mapping may have.
+pub const USER_END: u64 = 0x0000_7fff_ffff_f000;
+
+/// What a user page allows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// Read only.
+    Read,
+    /// Read and write, never execute.
+    ReadWrite,
+    /// Read and execute, never write.
+    Execute,
+}
+
+impl Access {
+    const fn bits(self) -> u64 {
+        PRESENT
+            | USER
+            | match self {
+                Access::Read => NO_EXECUTE,
+                Access::ReadWrite => WRITABLE | NO_EXECUTE,
+                Access::Execute => 0,
+            }
+    }
+}
+
+/// A page-aligned range of user addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UserRange {
+    start: u64,
+    pages: u64,
+}
+
+impl UserRange {
+    /// Checks alignment, overflow and bounds.
+    pub fn new(start: u64, pages: u64) -> Result<Self, Error> {
+        let bytes = pages.checked_mul(FRAME_SIZE as u64).ok_or(Error::BadAddress)?;
+        let end = start.checked_add(bytes).ok_or(Error::BadAddress)?;
+        if pages == 0 || start & 0xfff != 0 || start < USER_MIN || end > USER_END {
+            return Err(Error::BadAddress);
+        }
+        Ok(UserRange { start, pages })
+    }
+    /// First address.
+    pub const fn start(self) -> u64 {
+        self.start
+    }
+    /// Length in pages.
+    pub const fn pages(self) -> u64 {
+        self.pages
+    }
+    /// The address of each page.
+    pub fn addresses(self) -> impl Iterator<Item = u64> {
+        (0..self.pages).map(move |i| self.start + i * FRAME_SIZE as u64)
+    }
+}
+
+const fn index(address: u64, level: u32) -> usize {
+    ((address >> (12 + 9 * level)) & 511) as usize
+}
+
+fn frame_of(entry: u64) -> Option<Frame> {
+    if entry & PRESENT == 0 { None } else { Frame::containing(entry & ADDRESS) }
+}
+
+/// The two roots of an address space: one for ring 0, one for ring 3 (the same when KPTI is off).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Roots {
+    /// Loaded in ring 0.
+    pub kernel: Frame,
+    /// Loaded in ring 3.
+    pub user: Frame,
+}
+
+/// Fills fresh roots: empty lower half, the kernel's upper half.
+pub fn init_roots(m: &mut impl Machine, roots: Roots) {
+    let half = *m.kernel_half();
+    fill_root(m, roots.kernel, &half);
+    if roots.user != roots.kernel
+        && let Some(entry) = m.entry_half().copied()
+    {
+        fill_root(m, roots.user, &entry);
+    }
+}
+
+fn fill_root(m: &mut impl Machine, root: Frame, upper: &[u64; 256]) {
+    let words = m.frame(root);
+    words[..256].fill(0);
+    words[256..].copy_from_slice(upper);
+}
+
+/// Walks to the last-level table that covers an address.
+fn leaf_table(m: &mut impl Machine, root: Frame, address: u64) -> Option<Frame> {
+    let mut table = root;
+    for level in [3, 2, 1] {
+        table = frame_of(m.frame(table)[index(address, level)])?;
+    }
+    Some(table)
+}
+
+/// The leaf entry for an address; 0 if nothing is mapped there.
+pub fn entry(m: &mut impl Machine, root: Frame, address: u64) -> u64 {
+    match leaf_table(m, root, address) {
+        Some(t) => m.frame(t)[index(address, 0)],
+        None => 0,
+    }
+}
+
+/// Counts the table frames that mapping a range will need; `AlreadyMapped` if a page of it is in use.
+pub fn tables_needed(m: &mut impl Machine, root: Frame, range: UserRange) -> Result<u64, Error> {
+    let mut missing = 0;
+    let mut last = [u64::MAX; 3];
+    for address in range.addresses() {
+        if entry(m, root, address) != 0 {
+            return Err(Error::AlreadyMapped);
+        }
+        let mut table = Some(root);
+        for (i, level) in [3u32, 2, 1].into_iter().enumerate() {
+            table = match table {
+                Some(t) => frame_of(m.frame(t)[index(address, level)]),
+                None => None,
+            };
+            let span = address >> (12 + 9 * level);
+            if table.is_none() && last[i] != span {
+                last[i] = span;
+                missing += 1;
+            }
+        }
+    }
+    Ok(missing)
+}
+
+/// Maps one page; `tables` yields zeroed frames for missing tables. False if it ran dry, which a caller
+/// that counted with [`tables_needed`] never sees.
+pub fn map(
+    m: &mut impl Machine,
+    roots: Roots,
+    address: u64,
+    frame: Frame,
+    access: Access,
+    owned: bool,
+    tables: &mut impl FnMut() -> Option<Frame>,
+) -> bool {
+    let mut table = roots.kernel;
+    for level in [3, 2, 1] {
+        let at = index(address, level);
+        table = match frame_of(m.frame(table)[at]) {
+            Some(t) => t,
+            None => {
+                let Some(fresh) = tables() else { return false };
+                m.zero_frame(fresh);
+                let link = fresh.address() | PRESENT | WRITABLE | USER;
+                m.frame(table)[at] = link;
+                if level == 3 && roots.user != roots.kernel {
+                    m.frame(roots.user)[at] = link;
+                }
+                fresh
+            }
+        };
+    }
+    m.frame(table)[index(address, 0)] = frame.address() | access.bits() | if owned { OWNED } else { 0 };
+    true
+}
+
+/// Removes one page and returns its entry. The caller flushes.
+pub fn unmap(m: &mut impl Machine, root: Frame, address: u64) -> u64 {
+    match leaf_table(m, root, address) {
+        Some(t) => core::mem::take(&mut m.frame(t)[index(address, 0)]),
+        None => 0,
+    }
+}
+
+/// Makes one page read-only. The caller flushes.
+pub fn protect(m: &mut impl Machine, root: Frame, address: u64) {
+    if let Some(t) = leaf_table(m, root, address) {
+        m.frame(t)[index(address, 0)] &= !WRITABLE;
+    }
+}
+
+/// One step of taking an address space apart, from the lowest address up. Each call frees at most one
+/// table and what its leaves own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Teardown;
+
+/// What a [`teardown_step`] found to free.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Freed {
+    /// This frame (a table, or one that the process owned).
+    Frame(Frame),
+    /// Nothing is left below the roots.
+    Nothing,
+}
+
+/// Detaches the next table or owned frame of the lower half and names it. Costs at most four scans of
+/// 512 entries. The roots must not be in use by any CPU.
+pub fn teardown_step(m: &mut impl Machine, root: Frame) -> Freed {
+    let mut path = [root; 4];
+    for level in 0..3 {
+        let limit = if level == 0 { 256 } else { 512 };
+        match first_present(m, path[level], limit) {
+            Some((_, child)) => path[level + 1] = child,
+            None if level == 0 => return Freed::Nothing,
+            None => return detach(m, path[level - 1], level == 1),
+        }
+    }
+    free_leaf(m, path[3]).unwrap_or_else(|| detach(m, path[2], false))
+}
+
+fn first_present(m: &mut impl Machine, table: Frame, limit: usize) -> Option<(usize, Frame)> {
+    m.frame(table)[..limit].iter().enumerate().find_map(|(i, e)| frame_of(*e).map(|f| (i, f)))
+}
+
+/// Removes the first present entry of a table and names the table frame it led to.
+fn detach(m: &mut impl Machine, table: Frame, is_root: bool) -> Freed {
+    let limit = if is_root { 256 } else { 512 };
+    match first_present(m, table, limit) {
+        Some((i, child)) => {
+            m.frame(table)[i] = 0;
+            Freed::Frame(child)
+        }
+        None => Freed::Nothing,
+    }
+}
+
+/// Empties leaves up to and including the first owned one.
+fn free_leaf(m: &mut impl Machine, table: Frame) -> Option<Freed> {
+    for e in m.frame(table).iter_mut() {
+        let old = core::mem::take(e);
+        if old & OWNED != 0
+            && let Some(f) = frame_of(old)
+        {
+            return Some(Freed::Frame(f));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::SimMachine;
+
+    #[test]
+    fn user_ranges_are_aligned_bounded_and_never_wrap() {
+        assert!(UserRange::new(USER_MIN, 1).is_ok());
+        for (start, pages) in
+            [(0, 1), (USER_MIN + 1, 1), (USER_MIN, 0), (USER_END, 1), (USER_MIN, u64::MAX), (u64::MAX & !0xfff, 2)]
+        {
+            assert_eq!(UserRange::new(start, pages), Err(Error::BadAddress), "{start:#x} {pages}");
+        }
+    }
+
+    #[test]
+    fn mapping_needs_exactly_the_tables_counted_and_teardown_frees_them() {
+        let mut m = SimMachine::new(64);
+        let roots = Roots { kernel: Frame(0), user: Frame(0) };
+        init_roots(&mut m, roots);
+        let range = UserRange::new(0x1f_f000, 3).unwrap();
+        let need = tables_needed(&mut m, roots.kernel, range).unwrap();
+        assert_eq!(need, 4);
+        let mut next = 1;
+        let mut used = 0;
+        for a in range.addresses() {
+            assert!(map(&mut m, roots, a, Frame(50), Access::ReadWrite, a == 0x20_0000, &mut || {
+                used += 1;
+                next += 1;
+                Some(Frame(next))
+            }));
+        }
+        assert_eq!(used, need);
+        assert_eq!(tables_needed(&mut m, roots.kernel, range), Err(Error::AlreadyMapped));
+        let mut freed = std::vec::Vec::new();
+        while let Freed::Frame(f) = teardown_step(&mut m, roots.kernel) {
+            freed.push(f.0);
+        }
+        freed.sort_unstable();
+        assert_eq!(freed, [2, 3, 4, 5, 50]);
+    }
+
+    #[test]
+    fn no_access_is_both_writable_and_executable() {
+        for a in [Access::Read, Access::ReadWrite, Access::Execute] {
+            let b = a.bits();
+            assert!(b & WRITABLE == 0 || b & NO_EXECUTE != 0);
+            assert!(b & USER != 0);
+        }
+    }
+
+    #[test]
+    fn kpti_user_root_shares_the_lower_half() {
+        let mut m = SimMachine::new(64);
+        m.kpti = true;
+        let roots = Roots { kernel: Frame(0), user: Frame(1) };
+        init_roots(&mut m, roots);
+        let mut next = 1;
+        assert!(map(&mut m, roots, 0x40_0000, Frame(50), Access::Read, false, &mut || {
+            next += 1;
+            Some(Frame(next))
+        }));
+        assert_eq!(entry(&mut m, roots.user, 0x40_0000), entry(&mut m, roots.kernel, 0x40_0000));
+        assert_ne!(m.frame(Frame(0))[511], m.frame(Frame(1))[511]);
+    }
+}

@@ -1,0 +1,194 @@
+//! The end of processes: a bounded commit, then steps that the caller, the reaper or both carry on.
+
+use sila_abi::Error;
+use sila_abi::Slot;
+
+use crate::cap::{CHUNK, CapTable};
+use crate::kernel::Kernel;
+use crate::machine::Machine;
+use crate::memory::Progress;
+use crate::objects::*;
+use crate::paging::{self, Freed};
+
+/// Endpoints looked at in one teardown step.
+const ENDPOINT_STEP: u32 = 64;
+/// Pages of a process's private frames and tables freed in one step.
+const FREE_STEP: u32 = 8;
+/// Teardown steps that every kernel entry contributes while something is being reaped.
+const STEPS_PER_ENTRY: u32 = 4;
+
+impl Kernel {
+    /// The commit of a process's end: from here on no capability reaches it but for its status, and none
+    /// of its threads runs.
+    pub(crate) fn begin_end(&mut self, m: &mut impl Machine, id: ProcessId, exit: Exit) {
+        let Some(p) = self.processes.get_mut(id) else { return };
+        if !matches!(p.state, ProcessState::Created | ProcessState::Running) {
+            return;
+        }
+        p.state = ProcessState::Dying;
+        p.exit = exit;
+        p.reap_next = self.reap;
+        self.reap = Some(id);
+        while let Some(t) = self.processes.get(id).and_then(|p| p.threads) {
+            self.end_thread(t);
+        }
+        if let Some(roots) = self.processes.get(id).and_then(|p| p.roots) {
+            m.flush_root(roots.kernel);
+        }
+    }
+
+    /// Ends a process and takes it apart, as far as interrupts allow.
+    pub(crate) fn terminate(
+        &mut self,
+        m: &mut impl Machine,
+        id: ProcessId,
+        exit: Exit,
+    ) -> Result<Progress, Error> {
+        self.begin_end(m, id, exit);
+        loop {
+            match self.processes.get(id).map(|p| p.state) {
+                None | Some(ProcessState::Ended) => return Ok(Progress::Done),
+                _ => {}
+            }
+            if !self.reap_step(m) {
+                return Ok(Progress::Done);
+            }
+            if m.interrupt_pending() {
+                return Ok(Progress::Preempted);
+            }
+        }
+    }
+
+    /// Contributes a few steps to whatever is being reaped.
+    pub(crate) fn reap_some(&mut self, m: &mut impl Machine) {
+        for _ in 0..STEPS_PER_ENTRY {
+            if self.nothing_to_reap() || m.interrupt_pending() || !self.reap_step(m) {
+                return;
+            }
+        }
+    }
+
+    /// True if neither a process nor a Region waits for the reaper.
+    pub(crate) fn nothing_to_reap(&self) -> bool {
+        self.reap.is_none() && self.dead_regions.is_empty()
+    }
+
+    /// One bounded step of reaping; false if nothing is left to do.
+    pub(crate) fn reap_step(&mut self, m: &mut impl Machine) -> bool {
+        if self.reap_region_step(m) {
+            return true;
+        }
+        let Some(id) = self.reap else { return false };
+        if self.teardown_step(m, id) {
+            self.reap = self.processes.get_mut(id).and_then(|p| p.reap_next.take());
+            self.finish_end(m, id);
+        }
+        true
+    }
+
+    /// One step of taking a dying process apart; true when nothing is left.
+    fn teardown_step(&mut self, m: &mut impl Machine, id: ProcessId) -> bool {
+        let Some(p) = self.processes.get(id) else { return true };
+        let (cursor, pool) = (p.teardown, p.pool);
+        if cursor < self.endpoints.capacity() {
+            self.release_endpoints(id, cursor);
+            return false;
+        }
+        if let Some(chunk) = p.chunks.iter().position(|&c| c != NO_CHUNK) {
+            self.empty_chunk(m, id, pool, chunk);
+            return false;
+        }
+        if let Some(mapping) = p.mappings {
+            self.forget_mapping(mapping);
+            return false;
+        }
+        self.free_address_space(m, id, pool)
+    }
+
+    /// The endpoints of one stretch of the arena lose this process as receiver; those it paid for end.
+    fn release_endpoints(&mut self, id: ProcessId, from: u32) {
+        let Some(pool) = self.processes.get(id).map(|p| p.pool) else { return };
+        let to = from.saturating_add(ENDPOINT_STEP).min(self.endpoints.capacity());
+        for i in from..to {
+            if let Some((e, paid)) = self.endpoints.at(i).map(|(e, x)| (e, x.pool == pool)) {
+                self.receiver_died(e, id);
+                if paid {
+                    self.end_endpoint(e);
+                }
+            }
+            if let Some(n) = self.notifications.at(i).filter(|(_, x)| x.pool == pool).map(|(n, _)| n) {
+                self.end_notification(n);
+            }
+        }
+        if let Some(p) = self.processes.get_mut(id) {
+            p.teardown = to;
+        }
+    }
+
+    fn empty_chunk(&mut self, m: &mut impl Machine, id: ProcessId, pool: PoolId, chunk: usize) {
+        for offset in 0..CHUNK {
+            let slot = Slot((chunk * CHUNK + offset) as u16);
+            if let Ok(at) = self.cap_id(id, slot) {
+                self.delete(m, id, at);
+            }
+        }
+        if let Some(c) = self.processes.get_mut(id).and_then(|p| p.chunks.get_mut(chunk)) {
+            let freed = core::mem::replace(c, NO_CHUNK);
+            self.caps.put_chunk(freed);
+            self.refund(pool, 0, CapTable::CHUNK_BYTES);
+        }
+    }
+
+    fn free_address_space(&mut self, m: &mut impl Machine, id: ProcessId, pool: PoolId) -> bool {
+        let Some(roots) = self.processes.get(id).and_then(|p| p.roots) else { return true };
+        for _ in 0..FREE_STEP {
+            match paging::teardown_step(m, roots.kernel) {
+                Freed::Frame(f) => self.put_frame(pool, f),
+                Freed::Nothing => {
+                    if roots.user != roots.kernel {
+                        self.put_frame(pool, roots.user);
+                    }
+                    self.put_frame(pool, roots.kernel);
+                    if let Some(p) = self.processes.get_mut(id) {
+                        p.roots = None;
+                    }
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// Everything of the process is back; its Pool follows, its record stays for who asks.
+    fn finish_end(&mut self, m: &mut impl Machine, id: ProcessId) {
+        let Some(p) = self.processes.get_mut(id) else { return };
+        p.state = ProcessState::Ended;
+        let (image, pool, watchers) = (p.image.take(), p.pool, p.watchers);
+        if let Some(image) = image {
+            self.pin_region(image, false);
+        }
+        if let Some(pool_record) = self.pools.get_mut(pool) {
+            pool_record.dying = true;
+        }
+        self.end_pool_if_empty(pool);
+        for (n, flags) in watchers.into_iter().flatten() {
+            self.signal(n, flags);
+        }
+        self.drop_process(m, id);
+    }
+
+    /// Removes the record of an ended process that no capability names.
+    pub(crate) fn drop_process(&mut self, _m: &mut impl Machine, id: ProcessId) {
+        let gone = self.processes.get(id).is_some_and(|p| p.caps == 0 && p.state == ProcessState::Ended);
+        if !gone {
+            return;
+        }
+        if let Some(p) = self.processes.remove(id) {
+            self.refund(p.payer, 0, cost::<Process>());
+            if let Some(j) = self.jobs.get_mut(p.job) {
+                j.members = j.members.saturating_sub(1);
+            }
+            self.drop_job(p.job);
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! Queues of threads and the timer heap. All storage is sized at boot.
+//!
+//! Invariant: a thread (by arena slot) is in at most one queue at a time; the links live in one table.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+const NONE: u32 = u32::MAX;
+
+/// A queue of threads; its links are in [`Links`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Queue {
+    head: u32,
+    tail: u32,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Queue { head: NONE, tail: NONE }
+    }
+}
+
+impl Queue {
+    /// True if no thread waits.
+    pub const fn is_empty(&self) -> bool {
+        self.head == NONE
+    }
+    /// The first thread's slot.
+    pub const fn first(&self) -> Option<u32> {
+        if self.head == NONE { None } else { Some(self.head) }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Link {
+    prev: u32,
+    next: u32,
+    priority: u8,
+    queued: bool,
+}
+
+/// The links of every thread slot.
+pub struct Links {
+    links: Vec<Link>,
+}
+
+impl Links {
+    /// Links for `threads` slots.
+    pub fn new(threads: u32) -> Self {
+        Links { links: vec![Link { prev: NONE, next: NONE, priority: 0, queued: false }; threads as usize] }
+    }
+
+    fn get(&self, at: u32) -> Link {
+        self.links.get(at as usize).copied().unwrap_or(Link { prev: NONE, next: NONE, priority: 0, queued: false })
+    }
+
+    fn set(&mut self, at: u32, change: impl FnOnce(&mut Link)) {
+        if let Some(l) = self.links.get_mut(at as usize) {
+            change(l);
+        }
+    }
+
+    /// The thread after this one in its queue.
+    pub fn next(&self, thread: u32) -> Option<u32> {
+        let next = self.get(thread).next;
+        (next != NONE).then_some(next)
+    }
+
+    /// Links a thread in before `before`, or at the end.
+    fn link(&mut self, q: &mut Queue, thread: u32, priority: u8, before: u32) {
+        let prev = if before == NONE { q.tail } else { self.get(before).prev };
+        self.set(thread, |l| *l = Link { prev, next: before, priority, queued: true });
+        if prev == NONE { q.head = thread } else { self.set(prev, |l| l.next = thread) }
+        if before == NONE { q.tail = thread } else { self.set(before, |l| l.prev = thread) }
+    }
+
+    /// Appends a thread.
+    pub fn push_back(&mut self, q: &mut Queue, thread: u32, priority: u8) {
+        self.link(q, thread, priority, NONE);
+    }
+
+    /// Puts a thread first.
+    pub fn push_front(&mut self, q: &mut Queue, thread: u32, priority: u8) {
+        self.link(q, thread, priority, q.head);
+    }
+
+    /// Inserts a thread behind all of at least its priority.
+    pub fn insert(&mut self, q: &mut Queue, thread: u32, priority: u8) {
+        let mut at = q.tail;
+        let mut before = NONE;
+        while at != NONE && self.get(at).priority < priority {
+            before = at;
+            at = self.get(at).prev;
+        }
+        self.link(q, thread, priority, before);
+    }
+
+    /// Takes a thread out of its queue; false if it is in none.
+    pub fn remove(&mut self, q: &mut Queue, thread: u32) -> bool {
+        let l = self.get(thread);
+        if !l.queued {
+            return false;
+        }
+        if l.prev == NONE { q.head = l.next } else { self.set(l.prev, |p| p.next = l.next) }
+        if l.next == NONE { q.tail = l.prev } else { self.set(l.next, |n| n.prev = l.prev) }
+        self.set(thread, |x| *x = Link { prev: NONE, next: NONE, priority: 0, queued: false });
+        true
+    }
+
+    /// Takes the first thread.
+    pub fn pop(&mut self, q: &mut Queue) -> Option<u32> {
+        let first = q.first()?;
+        self.remove(q, first);
+        Some(first)
+    }
+}
+
+/// The runnable threads: one queue a priority and a bitmap of the non-empty ones.
+pub struct ReadyQueues {
+    queues: Vec<Queue>,
+    bitmap: [u64; 4],
+}
+
+impl Default for ReadyQueues {
+    fn default() -> Self {
+        ReadyQueues { queues: vec![Queue::default(); 256], bitmap: [0; 4] }
+    }
+}
+
+impl ReadyQueues {
+    /// Adds a thread behind (or, `first`, before) its equals.
+    pub fn push(&mut self, links: &mut Links, thread: u32, priority: u8, first: bool) {
+        if let Some(q) = self.queues.get_mut(priority as usize) {
+            if first {
+                links.push_front(q, thread, priority);
+            } else {
+                links.push_back(q, thread, priority);
+            }
+            self.bitmap[(priority >> 6) as usize] |= 1 << (priority & 63);
+        }
+    }
+
+    /// Removes a thread that was pushed with this priority.
+    pub fn remove(&mut self, links: &mut Links, thread: u32, priority: u8) {
+        if let Some(q) = self.queues.get_mut(priority as usize) {
+            links.remove(q, thread);
+            if q.is_empty() {
+                self.bitmap[(priority >> 6) as usize] &= !(1 << (priority & 63));
+            }
+        }
+    }
+
+    /// The highest priority at which a thread is runnable.
+    pub fn highest(&self) -> Option<u8> {
+        let word = (0..4).rev().find(|&i| self.bitmap[i] != 0)?;
+        Some((word as u8) << 6 | (63 - self.bitmap[word].leading_zeros() as u8))
+    }
+
+    /// Takes the first thread of the highest priority.
+    pub fn pop_highest(&mut self, links: &mut Links) -> Option<u32> {
+        let priority = self.highest()?;
+        let thread = self.queues.get(priority as usize)?.first()?;
+        self.remove(links, thread, priority);
+        Some(thread)
+    }
+}
+
+/// Whom a timer wakes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Alarm {
+    /// A thread's wait times out (arena slot).
+    Thread(u32),
+    /// A notification's alarm (arena slot).
+    Notification(u32),
+}
+
+/// A binary heap of deadlines, at most one for each thread and notification.
+pub struct Timers {
+    heap: Vec<(u64, Alarm)>,
+    thread_at: Vec<u32>,
+    notification_at: Vec<u32>,
+}
+
+impl Timers {
+    /// Room for one deadline for each thread and notification slot.
+    pub fn new(threads: u32, notifications: u32) -> Self {
+        Timers {
+            heap: Vec::with_capacity((threads + notifications) as usize),
+            thread_at: vec![NONE; threads as usize],
+            notification_at: vec![NONE; notifications as usize],
+        }
+    }
+
+    fn place(&mut self, alarm: Alarm) -> Option<&mut u32> {
+        match alarm {
+            Alarm::Thread(i) => self.thread_at.get_mut(i as usize),
+            Alarm::Notification(i) => self.notification_at.get_mut(i as usize),
+        }
+    }
+
+    fn put(&mut self, at: usize, item: (u64, Alarm)) {
+        if let Some(slot) = self.heap.get_mut(at) {
+            *slot = item;
+            if let Some(p) = self.place(item.1) {
+                *p = at as u32;
+            }
+        }
+    }
+
+    /// Sets (or replaces) a deadline.
+    pub fn set(&mut self, alarm: Alarm, deadline: u64) {
+        self.cancel(alarm);
+        if self.place(alarm).is_none() || self.heap.len() == self.heap.capacity() {
+            return;
+        }
+        self.heap.push((deadline, alarm));
+        self.sift_up(self.heap.len() - 1, (deadline, alarm));
+    }
+
+    /// Forgets a deadline, if one was set.
+    pub fn cancel(&mut self, alarm: Alarm) {
+        let at = match self.place(alarm) {
+            Some(p) if *p != NONE => core::mem::replace(p, NONE) as usize,
+            _ => return,
+        };
+        let Some(last) = self.heap.pop() else { return };
+        if at < self.heap.len() {
+            self.put(at, last);
+            self.sift_down(at, last);
+            if let Some(p) = self.place(last.1).map(|p| *p as usize) {
+                self.sift_up(p, last);
+            }
+        }
+    }
+
+    /// The earliest deadline.
+    pub fn next(&self) -> Option<u64> {
+        self.heap.first().map(|t| t.0)
+    }
+
+    /// Takes the earliest deadline if it is not after `now`.
+    pub fn pop_due(&mut self, now: u64) -> Option<Alarm> {
+        let &(deadline, alarm) = self.heap.first()?;
+        if deadline > now {
+            return None;
+        }
+        self.cancel(alarm);
+        Some(alarm)
+    }
+
+    fn sift_up(&mut self, mut at: usize, item: (u64, Alarm)) {
+        while at > 0 {
+            let parent = (at - 1) / 2;
+            let above = self.heap[parent];
+            if above.0 <= item.0 {
+                break;
+            }
+            self.put(at, above);
+            at = parent;
+        }
+        self.put(at, item);
+    }
+
+    fn sift_down(&mut self, mut at: usize, item: (u64, Alarm)) {
+        loop {
+            let (left, right) = (2 * at + 1, 2 * at + 2);
+            let smaller = match (self.heap.get(left), self.heap.get(right)) {
+                (Some(l), Some(r)) if r.0 < l.0 => right,
+                (Some(_), _) => left,
+                _ => break,
+            };
+            let below = self.heap[smaller];
+            if below.0 >= item.0 {
+                break;
+            }
+            self.put(at, below);
+            at = smaller;
+        }
+        self.put(at, item);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn queue_orders_by_priority_then_arrival() {
+        let mut l = Links::new(8);
+        let mut q = Queue::default();
+        for (t, p) in [(0, 5), (1, 9), (2, 5), (3, 9), (4, 1)] {
+            l.insert(&mut q, t, p);
+        }
+        assert!(l.remove(&mut q, 2));
+        assert!(!l.remove(&mut q, 2));
+        let order: Vec<u32> = core::iter::from_fn(|| l.pop(&mut q)).collect();
+        assert_eq!(order, [1, 3, 0, 4]);
+    }
+
+    #[test]
+    fn ready_queues_yield_the_highest_first_and_rotate() {
+        let mut l = Links::new(8);
+        let mut r = ReadyQueues::default();
+        r.push(&mut l, 0, 10, false);
+        r.push(&mut l, 1, 255, false);
+        r.push(&mut l, 2, 10, false);
+        r.push(&mut l, 3, 10, true);
+        r.remove(&mut l, 0, 10);
+        let order: Vec<u32> = core::iter::from_fn(|| r.pop_highest(&mut l)).collect();
+        assert_eq!(order, [1, 3, 2]);
+        assert_eq!(r.highest(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn timers_agree_with_a_sorted_list(ops in proptest::collection::vec((0u8..3, 0u32..12, 0u64..50), 1..200)) {
+            let mut t = Timers::new(8, 4);
+            let mut model: std::collections::BTreeMap<u32, u64> = Default::default();
+            for (op, who, when) in ops {
+                let alarm = if who < 8 { Alarm::Thread(who) } else { Alarm::Notification(who - 8) };
+                match op {
+                    0 => { t.set(alarm, when); model.insert(who, when); }
+                    1 => { t.cancel(alarm); model.remove(&who); }
+                    _ => {
+                        let due = t.pop_due(when);
+                        let first = model.values().min().copied().filter(|d| *d <= when);
+                        prop_assert_eq!(due.is_some(), first.is_some());
+                        if let Some(a) = due {
+                            let key = match a { Alarm::Thread(i) => i, Alarm::Notification(i) => i + 8 };
+                            prop_assert_eq!(model.remove(&key), first);
+                        }
+                    }
+                }
+                prop_assert_eq!(t.next(), model.values().min().copied());
+            }
+        }
+    }
+}

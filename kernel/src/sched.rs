@@ -1,0 +1,236 @@
+//! Scheduling: which context a CPU runs next.
+//!
+//! The highest priority runs; equals take turns in slices of [`SLICE`]. The verification context takes
+//! part like a thread, at the priority of its most urgent requester. The timer is only armed for a
+//! deadline or for an equal that waits, so an idle CPU halts.
+
+use sila_abi::Error;
+use sila_abi::syscall::{FOREVER, Outcome};
+
+use crate::kernel::{Kernel, Running};
+use crate::machine::{Machine, Next};
+use crate::objects::*;
+use crate::queue::Alarm;
+
+/// Nanoseconds a thread runs before an equal takes its turn.
+pub const SLICE: u64 = 10_000_000;
+
+impl Kernel {
+    /// The thread in an arena slot.
+    pub(crate) fn thread_at(&self, index: u32) -> Option<ThreadId> {
+        self.threads.at(index).map(|(id, _)| id)
+    }
+
+    /// Lets a thread that waits for nothing (any more) run.
+    pub(crate) fn make_ready(&mut self, id: ThreadId) {
+        if let Some(t) = self.threads.get_mut(id) {
+            t.state = ThreadState::Ready;
+            let priority = t.effective;
+            self.ready.push(&mut self.links, id.index(), priority, false);
+        }
+    }
+
+    /// Writes a system call's result into a thread's registers.
+    pub(crate) fn complete(&mut self, id: ThreadId, outcome: Outcome, badge: u64, words: [u64; 6]) {
+        if let Some(t) = self.threads.get_mut(id) {
+            let r = &mut t.registers;
+            r.rax = outcome.0;
+            r.rdi = badge;
+            [r.rsi, r.rdx, r.r10, r.r8, r.r9, r.r12] = words;
+        }
+    }
+
+    /// Ends a thread's wait with a result.
+    pub(crate) fn wake(&mut self, id: ThreadId, outcome: Outcome, badge: u64, words: [u64; 6]) {
+        self.leave_wait(id);
+        self.complete(id, outcome, badge, words);
+        self.make_ready(id);
+    }
+
+    /// Ends a thread's wait with an error.
+    pub(crate) fn wake_error(&mut self, id: ThreadId, error: Error) {
+        self.wake(id, Outcome::error(error, 0), 0, [0; 6]);
+    }
+
+    /// Takes a thread out of whatever it waits in; it is then in no queue and has no deadline.
+    pub(crate) fn leave_wait(&mut self, id: ThreadId) {
+        let Some(t) = self.threads.get(id) else { return };
+        let (state, effective) = (t.state, t.effective);
+        match state {
+            ThreadState::Ready => self.ready.remove(&mut self.links, id.index(), effective),
+            ThreadState::Sending { endpoint, .. } => {
+                if let Some(e) = self.endpoints.get_mut(endpoint) {
+                    self.links.remove(&mut e.senders, id.index());
+                }
+            }
+            ThreadState::Receiving { endpoint } => {
+                if let Some(e) = self.endpoints.get_mut(endpoint) {
+                    self.links.remove(&mut e.receivers, id.index());
+                }
+            }
+            ThreadState::Waiting { notification } => {
+                if let Some(n) = self.notifications.get_mut(notification) {
+                    self.links.remove(&mut n.waiters, id.index());
+                }
+            }
+            ThreadState::Verifying => self.abandon_verification(id),
+            ThreadState::Running if self.running == Running::Thread(id) => self.running = Running::Idle,
+            _ => {}
+        }
+        self.timers.cancel(Alarm::Thread(id.index()));
+        if let Some(t) = self.threads.get_mut(id) {
+            t.state = ThreadState::Inactive;
+        }
+    }
+
+    /// Sets the deadline of the wait a thread is about to begin.
+    pub(crate) fn start_wait(&mut self, id: ThreadId, state: ThreadState, deadline: u64) {
+        if let Some(t) = self.threads.get_mut(id) {
+            t.state = state;
+        }
+        if deadline != FOREVER {
+            self.timers.set(Alarm::Thread(id.index()), deadline);
+        }
+        if self.running == Running::Thread(id) {
+            self.running = Running::Idle;
+        }
+    }
+
+    /// Changes the priority a thread runs at.
+    pub(crate) fn set_effective(&mut self, id: ThreadId, priority: u8) {
+        let Some(t) = self.threads.get_mut(id) else { return };
+        let old = core::mem::replace(&mut t.effective, priority);
+        if t.state == ThreadState::Ready && old != priority {
+            self.ready.remove(&mut self.links, id.index(), old);
+            self.ready.push(&mut self.links, id.index(), priority, false);
+        }
+    }
+
+    /// Runs every timer that is due.
+    pub(crate) fn run_timers(&mut self, m: &mut impl Machine) {
+        let now = m.now();
+        while let Some(alarm) = self.timers.pop_due(now) {
+            match alarm {
+                Alarm::Thread(i) => {
+                    if let Some(id) = self.thread_at(i) {
+                        self.wake_error(id, Error::Timeout);
+                    }
+                }
+                Alarm::Notification(i) => {
+                    if let Some((id, flags)) = self.notifications.at(i).map(|(id, n)| (id, n.alarm_flags)) {
+                        self.signal(id, flags);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Chooses what the CPU does next and arms the timer for it.
+    pub(crate) fn schedule(&mut self, m: &mut impl Machine) -> Next {
+        self.put_back_preempted(m);
+        if self.running == Running::Idle {
+            self.pick(m);
+        }
+        self.arm_timer(m);
+        match self.running {
+            Running::Idle => Next::Idle,
+            Running::Verification => Next::Verification,
+            Running::Thread(id) => self.next_thread(id),
+        }
+    }
+
+    fn next_thread(&mut self, id: ThreadId) -> Next {
+        let roots = self.threads.get(id).and_then(|t| self.processes.get(t.process)).and_then(|p| p.roots);
+        match (self.threads.get_mut(id), roots) {
+            (Some(t), Some(roots)) => Next::Thread {
+                root: roots.kernel,
+                user_root: roots.user,
+                fpu: t.fpu,
+                registers: &raw mut t.registers,
+            },
+            _ => Next::Idle,
+        }
+    }
+
+    /// Puts the running context back if something else should run.
+    fn put_back_preempted(&mut self, m: &mut impl Machine) {
+        let best = self.ready.highest();
+        let verification = self.verifier.priority();
+        match self.running {
+            Running::Thread(id) => {
+                let Some(t) = self.threads.get_mut(id) else {
+                    self.running = Running::Idle;
+                    return;
+                };
+                let own = Some(t.effective);
+                let rival = best.max(verification);
+                if rival < own {
+                    return;
+                }
+                let expired = m.now() >= self.slice_end;
+                if rival > own || expired {
+                    t.state = ThreadState::Ready;
+                    let priority = t.effective;
+                    self.ready.push(&mut self.links, id.index(), priority, !expired);
+                    self.running = Running::Idle;
+                    if verification == rival {
+                        self.verifier.turn = true;
+                    }
+                }
+            }
+            Running::Verification => {
+                let expired = best == verification && m.now() >= self.slice_end;
+                if verification.is_none() || best > verification || expired {
+                    self.running = Running::Idle;
+                    self.verifier.turn = false;
+                }
+            }
+            Running::Idle => {}
+        }
+    }
+
+    fn pick(&mut self, m: &mut impl Machine) {
+        let best = self.ready.highest();
+        let verification = self.verifier.priority();
+        self.running = if verification > best || (verification.is_some() && verification == best && self.verifier.turn)
+        {
+            self.dispatch_verification(m);
+            Running::Verification
+        } else {
+            match self.ready.pop_highest(&mut self.links).and_then(|i| self.thread_at(i)) {
+                Some(id) => {
+                    if let Some(t) = self.threads.get_mut(id) {
+                        t.state = ThreadState::Running;
+                    }
+                    Running::Thread(id)
+                }
+                None => Running::Idle,
+            }
+        };
+        self.slice_end = 0;
+    }
+
+    fn arm_timer(&mut self, m: &mut impl Machine) {
+        let own = match self.running {
+            Running::Thread(id) => self.threads.get(id).map(|t| t.effective),
+            Running::Verification => self.verifier.priority(),
+            Running::Idle => None,
+        };
+        let mut deadline = self.timers.next().unwrap_or(FOREVER);
+        let rival = if self.running == Running::Verification {
+            self.ready.highest()
+        } else {
+            self.ready.highest().max(self.verifier.priority())
+        };
+        if own.is_some() && rival == own {
+            if self.slice_end == 0 {
+                self.slice_end = m.now() + SLICE;
+            }
+            deadline = deadline.min(self.slice_end);
+        }
+        if deadline != self.armed {
+            self.armed = deadline;
+            m.set_timer(deadline);
+        }
+    }
+}

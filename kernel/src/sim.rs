@@ -1,0 +1,104 @@
+//! A machine for host tests: memory as a vector of frames, time as a counter.
+
+use std::boxed::Box;
+use std::string::{String, ToString};
+use std::vec;
+use std::vec::Vec;
+
+use crate::machine::*;
+use crate::verify::Work;
+
+/// A simulated machine.
+pub struct SimMachine {
+    frames: Vec<[u64; FRAME_WORDS]>,
+    upper: [u64; 256],
+    entry: [u64; 256],
+    /// Whether user roots are separate.
+    pub kpti: bool,
+    /// Nanoseconds since boot.
+    pub time: u64,
+    /// What [`Machine::interrupt_pending`] says; counts down when it is above 0.
+    pub preempt_after: Option<u32>,
+    /// Log lines.
+    pub log: Vec<String>,
+    /// The job the context was given.
+    pub work: Option<Box<Work>>,
+}
+
+impl SimMachine {
+    /// A machine with this many frames.
+    pub fn new(frames: usize) -> Self {
+        let mut upper = [0; 256];
+        upper[255] = 0xdead_0003;
+        SimMachine {
+            frames: vec![[0; FRAME_WORDS]; frames],
+            upper,
+            entry: [0; 256],
+            kpti: false,
+            time: 1,
+            preempt_after: None,
+            log: Vec::new(),
+            work: None,
+        }
+    }
+
+    /// Runs the verification context to its end, as `arch` does on a stack of its own.
+    pub fn run_verification(&mut self) {
+        if let Some(mut work) = self.work.take() {
+            crate::verify::run(&mut work, &SimFrames(&self.frames));
+            self.work = Some(work);
+        }
+    }
+}
+
+struct SimFrames<'a>(&'a [[u64; FRAME_WORDS]]);
+
+impl FrameReader for SimFrames<'_> {
+    fn bytes(&self, frame: Frame) -> &[u8; FRAME_SIZE] {
+        zerocopy::transmute_ref!(&self.0[frame.0 as usize])
+    }
+}
+
+impl Machine for SimMachine {
+    fn frame(&mut self, frame: Frame) -> &mut [u64; FRAME_WORDS] {
+        &mut self.frames[frame.0 as usize]
+    }
+    fn kernel_half(&self) -> &[u64; 256] {
+        &self.upper
+    }
+    fn entry_half(&self) -> Option<&[u64; 256]> {
+        self.kpti.then_some(&self.entry)
+    }
+    fn flush_page(&mut self, _root: Frame, _address: u64) {}
+    fn flush_root(&mut self, _root: Frame) {}
+    fn now(&self) -> u64 {
+        self.time
+    }
+    fn set_timer(&mut self, _deadline: u64) {}
+    fn interrupt_pending(&self) -> bool {
+        self.preempt_after == Some(0)
+    }
+    fn mask_interrupt(&mut self, _line: u8, _masked: bool) {}
+    fn port_read(&mut self, _port: u16, _width: u8) -> u32 {
+        0xff
+    }
+    fn port_write(&mut self, _port: u16, _width: u8, _value: u32) {}
+    fn init_fpu(&mut self, _fpu: Frame) {}
+    fn report(&mut self, line: &[u8]) {
+        self.log.push(String::from_utf8_lossy(line).to_string());
+    }
+    fn log(&mut self, line: core::fmt::Arguments<'_>) {
+        self.log.push(line.to_string());
+    }
+    fn log_read(&mut self, sequence: u64, _into: &mut [u8]) -> LogRead {
+        LogRead { next: sequence, len: 0, lost: 0 }
+    }
+    fn release_serial(&mut self) {}
+    fn start_verification(&mut self, work: Box<Work>) {
+        self.work = Some(work);
+    }
+    fn finish_verification(&mut self) -> Option<Box<Work>> {
+        self.work.take()
+    }
+    fn power_off(&mut self, _how: PowerOff) {}
+}

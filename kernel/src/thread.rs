@@ -1,0 +1,206 @@
+//! Threads: making, suspending, ending.
+
+use sila_abi::Error;
+
+use crate::kernel::Kernel;
+use crate::machine::{Machine, Registers};
+use crate::objects::*;
+use crate::paging::{self, Access, UserRange};
+
+/// Selector of ring-3 code, with RPL 3.
+pub const USER_CS: u64 = 0x23;
+/// Selector of ring-3 data, with RPL 3.
+pub const USER_SS: u64 = 0x1b;
+/// Interrupts on, nothing else.
+const INITIAL_RFLAGS: u64 = 0x202;
+
+/// Where a new thread begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Start {
+    /// First instruction.
+    pub entry: u64,
+    /// Stack pointer.
+    pub stack: u64,
+    /// First argument (`rdi`).
+    pub argument: u64,
+    /// Priority.
+    pub priority: u8,
+    /// Page-aligned address for the message page; 0 for none.
+    pub message_page: u64,
+}
+
+impl Kernel {
+    /// Makes a thread that does not run yet, or changes nothing.
+    pub(crate) fn new_thread(
+        &mut self,
+        m: &mut impl Machine,
+        process: ProcessId,
+        start: Start,
+    ) -> Result<ThreadId, Error> {
+        let p = self.processes.get(process).ok_or(Error::ObjectGone)?;
+        if start.priority > p.ceiling {
+            return Err(Error::PriorityTooHigh);
+        }
+        if p.thread_count >= p.max_threads || !self.threads.has_room() {
+            return Err(Error::ArenaFull);
+        }
+        if start.entry >= paging::USER_END || start.stack > paging::USER_END {
+            return Err(Error::BadAddress);
+        }
+        let pool = p.pool;
+        self.charge(pool, 0, cost::<Thread>())?;
+        let fpu = match self.take_frame(m, pool) {
+            Ok(f) => f,
+            Err(e) => {
+                self.refund(pool, 0, cost::<Thread>());
+                return Err(e);
+            }
+        };
+        let message = match self.new_message_page(m, process, pool, start.message_page) {
+            Ok(message) => message,
+            Err(e) => {
+                self.put_frame(pool, fpu);
+                self.refund(pool, 0, cost::<Thread>());
+                return Err(e);
+            }
+        };
+        m.init_fpu(fpu);
+        self.link_thread(process, start, fpu, message)
+    }
+
+    fn link_thread(
+        &mut self,
+        process: ProcessId,
+        start: Start,
+        fpu: crate::machine::Frame,
+        message: Option<(crate::machine::Frame, u64)>,
+    ) -> Result<ThreadId, Error> {
+        let registers = Registers {
+            rip: start.entry,
+            rsp: start.stack,
+            rdi: start.argument,
+            rflags: INITIAL_RFLAGS,
+            cs: USER_CS,
+            ss: USER_SS,
+            ..Registers::default()
+        };
+        let next = self.processes.get(process).and_then(|p| p.threads);
+        let thread = Thread {
+            registers,
+            process,
+            caps: 0,
+            state: ThreadState::Inactive,
+            priority: start.priority,
+            effective: start.priority,
+            fpu,
+            message,
+            call: 0,
+            building: None,
+            bound: None,
+            prev: None,
+            next,
+        };
+        let id = self.threads.insert(thread).map_err(|_| Error::ArenaFull)?;
+        if let Some(n) = next.and_then(|n| self.threads.get_mut(n)) {
+            n.prev = Some(id);
+        }
+        if let Some(p) = self.processes.get_mut(process) {
+            p.threads = Some(id);
+            p.thread_count += 1;
+        }
+        Ok(id)
+    }
+
+    fn new_message_page(
+        &mut self,
+        m: &mut impl Machine,
+        process: ProcessId,
+        pool: PoolId,
+        address: u64,
+    ) -> Result<Option<(crate::machine::Frame, u64)>, Error> {
+        if address == 0 {
+            return Ok(None);
+        }
+        let range = UserRange::new(address, 1)?;
+        let frame = self.take_frame(m, pool)?;
+        match self.map_pages(m, process, range, Access::ReadWrite, |_, _, _| Some(frame)) {
+            Ok(()) => Ok(Some((frame, address))),
+            Err(e) => {
+                self.put_frame(pool, frame);
+                Err(e)
+            }
+        }
+    }
+
+    /// Ends a thread: whatever it waited in forgets it, its frames return. The message page's mapping is
+    /// removed by the caller unless the whole address space goes.
+    pub(crate) fn end_thread(&mut self, id: ThreadId) {
+        self.leave_wait(id);
+        let Some(t) = self.threads.remove(id) else { return };
+        if let Some(n) = t.bound.and_then(|n| self.notifications.get_mut(n)) {
+            n.bound = None;
+        }
+        if let Some(region) = t.building {
+            self.drop_region(region);
+        }
+        match t.prev.and_then(|p| self.threads.get_mut(p)) {
+            Some(prev) => prev.next = t.next,
+            None => {
+                if let Some(p) = self.processes.get_mut(t.process) {
+                    p.threads = t.next;
+                }
+            }
+        }
+        if let Some(next) = t.next.and_then(|n| self.threads.get_mut(n)) {
+            next.prev = t.prev;
+        }
+        let Some(p) = self.processes.get_mut(t.process) else { return };
+        p.thread_count = p.thread_count.saturating_sub(1);
+        let pool = p.pool;
+        self.put_frame(pool, t.fpu);
+        if let Some((frame, _)) = t.message {
+            self.put_frame(pool, frame);
+        }
+        self.refund(pool, 0, cost::<Thread>());
+    }
+
+    /// Ends one thread of a process that goes on; the last one ends the process.
+    pub(crate) fn end_one_thread(&mut self, m: &mut impl Machine, id: ThreadId) {
+        let Some((process, message)) = self.threads.get(id).map(|t| (t.process, t.message)) else { return };
+        let root = self.processes.get(process).and_then(|p| p.roots).map(|r| r.kernel);
+        if let (Some((_, address)), Some(root)) = (message, root) {
+            paging::unmap(m, root, address);
+            m.flush_page(root, address);
+        }
+        self.end_thread(id);
+        if self.processes.get(process).is_some_and(|p| p.thread_count == 0) {
+            self.begin_end(m, process, Exit { cause: 1, ..Exit::default() });
+        }
+    }
+
+    /// Stops a thread; a wait in progress ends with `Suspended` once it resumes.
+    pub(crate) fn suspend(&mut self, id: ThreadId) {
+        let Some(state) = self.threads.get(id).map(|t| t.state) else { return };
+        match state {
+            ThreadState::Inactive => {}
+            ThreadState::Ready | ThreadState::Running => self.leave_wait(id),
+            _ => {
+                self.leave_wait(id);
+                self.complete(id, sila_abi::syscall::Outcome::error(Error::Suspended, 0), 0, [0; 6]);
+            }
+        }
+    }
+
+    /// Lets an inactive thread run.
+    pub(crate) fn resume(&mut self, id: ThreadId) -> Result<(), Error> {
+        let t = self.threads.get(id).ok_or(Error::ObjectGone)?;
+        let started = self.processes.get(t.process).is_some_and(|p| p.state == ProcessState::Running);
+        if !started {
+            return Err(Error::NotStarted);
+        }
+        if t.state == ThreadState::Inactive {
+            self.make_ready(id);
+        }
+        Ok(())
+    }
+}
