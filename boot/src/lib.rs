@@ -15,6 +15,7 @@ pub mod missing;
 pub mod nested;
 pub mod outcome;
 pub mod paths;
+pub mod pkg;
 pub mod progress;
 pub mod qemu;
 pub mod run;

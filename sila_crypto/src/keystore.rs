@@ -31,16 +31,15 @@ pub struct KeyStore {
 }
 
 impl KeyStore {
+    /// A store without keys. Trust comes in by [`Self::add_certificate`] and [`Self::add_revocation`].
+    pub fn new(purpose: Purpose, policy: Policy) -> Self {
+        let (keys, revoked, floors) = (Vec::new(), Vec::new(), Vec::new());
+        Self { purpose, policy, keys, revoked, revocation_sequence: 0, floors }
+    }
+
     /// The store that a verified boot manifest describes.
     pub fn from_boot(boot: &Verified<BootManifest>) -> Result<Self, ChainError> {
-        let mut store = Self {
-            purpose: boot.purpose,
-            policy: boot.policy.clone(),
-            keys: Vec::new(),
-            revoked: Vec::new(),
-            revocation_sequence: 0,
-            floors: Vec::new(),
-        };
+        let mut store = Self::new(boot.purpose, boot.policy.clone());
         for certificate in &boot.certificates {
             store.insert_certificate(certificate.clone())?;
         }

@@ -1,0 +1,272 @@
+//! Key folders: root keys, the publisher's key, and the records that tie them together.
+//!
+//! ```text
+//! DIR/                0700
+//!   root-0.key ...    0600  64 hexadecimal digits: the seed of a root key
+//!   publisher.key     0600  the same for the publisher
+//!   rootset.bin             the root set
+//!   publisher.cert          the publisher's certificate with the root keys' signatures
+//! ```
+
+use super::{hex, read, read_text, unhex32};
+use anyhow::{Context, Result, anyhow, bail};
+use sila_abi::object::ObjectType;
+use sila_abi::record::{Bounded, Name, VersionRange};
+use sila_abi::rights::Rights;
+use sila_abi::trust::{
+    Ceiling, Certificate, Purpose, Record, RootSet, RootSignature, SignatureSet, SignedRecord, TypeCeiling,
+};
+use sila_crypto::chain::{RootKeys, statement, verify_certificate};
+use sila_crypto::hash::id_digest;
+use sila_crypto::scheme::Domain;
+use sila_crypto::sign::SigningKey;
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use zerocopy::IntoBytes;
+
+/// What `keygen` makes.
+#[derive(Clone, Debug)]
+pub struct KeygenOptions {
+    /// The publisher's name.
+    pub publisher: Name,
+    /// What the keys are for.
+    pub purpose: Purpose,
+    /// Number of root keys.
+    pub roots: u8,
+    /// Root signatures that a record needs.
+    pub threshold: u8,
+    /// Name prefixes of the publisher's modules; none: any name.
+    pub prefixes: Vec<Name>,
+}
+
+/// A publisher that can sign.
+#[derive(Debug)]
+pub struct PublisherKey {
+    /// The secret key.
+    pub key: SigningKey,
+    /// What the root says about it.
+    pub certificate: Certificate,
+}
+
+/// A whole key folder in memory.
+#[derive(Debug)]
+pub struct KeySet {
+    /// The secret root keys, in the root set's order.
+    pub roots: Vec<SigningKey>,
+    /// The root set.
+    pub root_set: RootSet,
+    /// The root set's encoding.
+    pub root_set_bytes: Vec<u8>,
+    /// The publisher.
+    pub publisher: PublisherKey,
+    /// The publisher's certificate as it is delivered.
+    pub signed_certificate: SignedRecord,
+}
+
+/// Every right on every type that a module can ask for.
+pub fn full_ceiling() -> Result<Ceiling> {
+    let all = Rights::USE.bits();
+    let types = ObjectType::ALL.iter().filter(|t| **t != ObjectType::Reply);
+    let types = types.map(|t| TypeCeiling { object: *t as u8, rights: all }).collect();
+    Ok(Ceiling {
+        types: list(types, "ceilings")?,
+        frames: 1 << 20,
+        object_bytes: 1 << 30,
+        max_priority: 255,
+        agents: true,
+    })
+}
+
+/// A bounded list, or an error that says which one is too long.
+pub(crate) fn list<T, const N: usize>(items: Vec<T>, what: &str) -> Result<Bounded<T, N>> {
+    let count = items.len();
+    Bounded::from_vec(items).map_err(|_| anyhow!("{count} {what} are more than the {N} allowed"))
+}
+
+/// A name, or an error that shows it.
+pub(crate) fn name(text: &str) -> Result<Name> {
+    Name::new(text).map_err(|e| anyhow!("bad name {text:?}: {e}"))
+}
+
+impl KeySet {
+    /// New keys from the system's random source.
+    pub fn generate(options: &KeygenOptions) -> Result<Self> {
+        let roots = (0..options.roots).map(|_| SigningKey::generate()).collect::<Result<Vec<_>, _>>()?;
+        let root_set = RootSet {
+            sequence: 1,
+            purpose: options.purpose,
+            threshold: options.threshold,
+            keys: list(roots.iter().map(SigningKey::public_key).collect(), "root keys")?,
+        };
+        let root_set_bytes = root_set.encode()?;
+        let key = SigningKey::generate()?;
+        let certificate = Certificate {
+            sequence: 1,
+            publisher: options.publisher,
+            key: key.public_key(),
+            purpose: options.purpose,
+            prefixes: list(options.prefixes.clone(), "prefixes")?,
+            ceiling: full_ceiling()?,
+            versions: VersionRange::ALL,
+        };
+        let signed_certificate = sign_record(&roots, options.threshold, Domain::Certificate, &certificate)?;
+        let publisher = PublisherKey { key, certificate };
+        Ok(Self { roots, root_set, root_set_bytes, publisher, signed_certificate })
+    }
+
+    /// Reads a key folder and checks that its parts belong together.
+    pub fn load(dir: &Path) -> Result<Self> {
+        let root_set_bytes = read(&dir.join("rootset.bin"))?;
+        let root_set = RootSet::decode(&root_set_bytes).map_err(|e| anyhow!("rootset.bin: {e}"))?;
+        let roots = (0..root_set.keys.len())
+            .map(|i| load_key(&dir.join(format!("root-{i}.key"))))
+            .collect::<Result<Vec<_>>>()?;
+        if roots.iter().zip(&root_set.keys).any(|(secret, public)| secret.public_key() != *public) {
+            bail!("the root keys in {} are not those of its root set", dir.display());
+        }
+        let signed = SignedRecord::decode(&read(&dir.join("publisher.cert"))?)
+            .map_err(|e| anyhow!("publisher.cert: {e}"))?;
+        let root = RootKeys::decode(&root_set_bytes).map_err(|e| anyhow!("rootset.bin: {e}"))?;
+        let certificate = verify_certificate(&signed, &root).map_err(|e| anyhow!("publisher.cert: {e}"))?;
+        let key = load_key(&dir.join("publisher.key"))?;
+        if key.public_key() != certificate.key {
+            bail!("the publisher key in {} is not that of its certificate", dir.display());
+        }
+        let publisher = PublisherKey { key, certificate: certificate.into_inner() };
+        Ok(Self { roots, root_set, root_set_bytes, publisher, signed_certificate: signed })
+    }
+
+    /// Writes a key folder that must not exist yet.
+    pub fn save(&self, dir: &Path) -> Result<()> {
+        if let Some(parent) = dir.parent().filter(|p| !p.as_os_str().is_empty()) {
+            std::fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+        }
+        let made = std::fs::DirBuilder::new().mode(0o700).create(dir);
+        made.with_context(|| format!("cannot make {} (keys are never overwritten)", dir.display()))?;
+        for (index, key) in self.roots.iter().enumerate() {
+            save_key(&dir.join(format!("root-{index}.key")), key)?;
+        }
+        save_key(&dir.join("publisher.key"), &self.publisher.key)?;
+        write_new(&dir.join("rootset.bin"), 0o644, &self.root_set_bytes)?;
+        write_new(&dir.join("publisher.cert"), 0o644, &self.signed_certificate.encode()?)
+    }
+
+    /// Signs a record with as many root keys as the root set demands.
+    pub fn sign_record<T: Record>(&self, domain: Domain, record: &T) -> Result<SignedRecord> {
+        sign_record(&self.roots, self.root_set.threshold, domain, record)
+    }
+
+    /// Signs an encoded record with as many root keys as the root set demands.
+    pub fn root_signatures(&self, domain: Domain, encoded: &[u8]) -> Result<SignatureSet> {
+        root_signatures(&self.roots, self.root_set.threshold, domain, encoded)
+    }
+
+    /// Another publisher under the same root, with a key that follows from this folder's. For tests.
+    pub fn test_publisher(&self, publisher: &str, prefixes: &[&str]) -> Result<PublisherKey> {
+        if self.root_set.purpose != Purpose::Test {
+            bail!("only test keys have test publishers");
+        }
+        let seed = id_digest(&[&self.publisher.key.seed()[..], publisher.as_bytes()].concat());
+        let key = SigningKey::from_seed(&seed);
+        let prefixes = prefixes.iter().map(|p| name(p)).collect::<Result<Vec<_>>>()?;
+        let certificate = Certificate {
+            sequence: 1,
+            publisher: name(publisher)?,
+            key: key.public_key(),
+            purpose: Purpose::Test,
+            prefixes: list(prefixes, "prefixes")?,
+            ceiling: narrow_ceiling()?,
+            versions: VersionRange::ALL,
+        };
+        Ok(PublisherKey { key, certificate })
+    }
+}
+
+/// What a publisher of tests may ask for: notifications to signal, its own pool, and no agents.
+fn narrow_ceiling() -> Result<Ceiling> {
+    let types = vec![
+        TypeCeiling { object: ObjectType::Notification as u8, rights: Rights::SEND.bits() },
+        TypeCeiling { object: ObjectType::Pool as u8, rights: Rights::CREATE.bits() | Rights::READ.bits() },
+    ];
+    let types = list(types, "ceilings")?;
+    Ok(Ceiling { types, frames: 1024, object_bytes: 1 << 20, max_priority: 128, agents: false })
+}
+
+fn sign_record<T: Record>(
+    roots: &[SigningKey],
+    threshold: u8,
+    domain: Domain,
+    record: &T,
+) -> Result<SignedRecord> {
+    let encoded = record.encode()?;
+    let signatures = root_signatures(roots, threshold, domain, &encoded)?;
+    Ok(SignedRecord { record: list(encoded, "record bytes")?, signatures })
+}
+
+fn root_signatures(
+    roots: &[SigningKey],
+    threshold: u8,
+    domain: Domain,
+    encoded: &[u8],
+) -> Result<SignatureSet> {
+    let mut signatures = Vec::new();
+    for (index, key) in roots.iter().enumerate().take(usize::from(threshold)) {
+        let message = statement::record(key.algorithm(), encoded);
+        let bytes = list(key.sign(domain, message.as_bytes())?, "signature bytes")?;
+        signatures.push(RootSignature { key_index: u8::try_from(index)?, bytes });
+    }
+    Ok(SignatureSet { signatures: list(signatures, "signatures")? })
+}
+
+/// Makes keys and writes them to the new folder `dir`.
+pub fn keygen(dir: &Path, options: &KeygenOptions) -> Result<KeySet> {
+    if dir.exists() {
+        bail!("{} exists; keys are never overwritten", dir.display());
+    }
+    let keys = KeySet::generate(options)?;
+    keys.save(dir)?;
+    Ok(keys)
+}
+
+/// The test keys in `state`/test-keys: those of the last time, or new ones. Publisher `sila`, one root key.
+pub fn test_keys(state: &Path) -> Result<KeySet> {
+    let dir = state.join("test-keys");
+    if dir.join("publisher.cert").exists() {
+        return KeySet::load(&dir);
+    }
+    let options = KeygenOptions {
+        publisher: name("sila")?,
+        purpose: Purpose::Test,
+        roots: 1,
+        threshold: 1,
+        prefixes: Vec::new(),
+    };
+    // Made aside and moved in whole: two builds at once must not mix their keys, and a broken-off one leaves none.
+    let aside = state.join(format!("test-keys.{}", std::process::id()));
+    let keys = keygen(&aside, &options)?;
+    match std::fs::rename(&aside, &dir) {
+        Ok(()) => Ok(keys),
+        Err(_) if dir.join("publisher.cert").exists() => {
+            std::fs::remove_dir_all(&aside).with_context(|| format!("cannot remove {}", aside.display()))?;
+            KeySet::load(&dir)
+        }
+        Err(e) => Err(e).with_context(|| format!("cannot make {}", dir.display())),
+    }
+}
+
+fn load_key(path: &Path) -> Result<SigningKey> {
+    let text = read_text(path)?;
+    let seed = unhex32(text.trim()).with_context(|| format!("{} is no key", path.display()))?;
+    Ok(SigningKey::from_seed(&seed))
+}
+
+fn save_key(path: &Path, key: &SigningKey) -> Result<()> {
+    write_new(path, 0o600, format!("{}\n", hex(&key.seed())).as_bytes())
+}
+
+fn write_new(path: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
+    let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
+    let mut file = file.with_context(|| format!("cannot make {}", path.display()))?;
+    file.write_all(bytes).with_context(|| format!("cannot write {}", path.display()))
+}
