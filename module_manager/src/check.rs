@@ -1,0 +1,142 @@
+//! The verification of packages: what ModuleManager itself checks before anything is decompressed.
+//!
+//! The kernel trusts none of this and checks manifest and binary again. These checks keep unsigned bytes from the
+//! decompressor, and tell a requester early and exactly what is wrong.
+
+use crate::catalogue::PackageRef;
+use crate::facts::Facts;
+use alloc::vec::Vec;
+use sila_abi::boot::{Bundle, EntryKind};
+use sila_abi::package::{LoadProof, PACKAGE_HEADER_LEN, Package};
+use sila_abi::protocol::module_manager::{Failure, LoadError};
+use sila_abi::record::{KeyId, Name, Version};
+use sila_abi::trust::{Purpose, Record, SignatureSet};
+use sila_crypto::chain::{
+    ChainError, KeySource, Publisher, RootKeys, check_payload, verify_boot_manifest, verify_manifest,
+    verify_package,
+};
+use sila_crypto::hash::id_digest;
+use sila_crypto::keystore::KeyStore;
+
+/// A key as the kernel's KeyRing has it now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LiveKey {
+    /// Its id.
+    pub id: KeyId,
+    /// Whether it is revoked.
+    pub revoked: bool,
+}
+
+/// The keys that packages are verified with: certificates from the bundle's boot manifest, as far as the kernel's
+/// KeyRing holds their keys, and revocations from the KeyRing.
+pub struct Keys {
+    store: KeyStore,
+    live: Vec<LiveKey>,
+}
+
+impl Keys {
+    /// The certificates of the bundle, whose root signatures are checked. No key is live yet.
+    ///
+    /// # Errors
+    /// Why the bundle's boot manifest is not trusted.
+    pub fn of_bundle(bundle: &Bundle<'_>) -> Result<Self, ChainError> {
+        let part = |kind| bundle.first(kind).map(|entry| entry.data).ok_or(ChainError::RootSetMismatch);
+        let root = RootKeys::decode(part(EntryKind::RootSet)?)?;
+        let signatures = SignatureSet::decode(part(EntryKind::BootSignature)?)?;
+        let boot = verify_boot_manifest(part(EntryKind::BootManifest)?, &signatures, &root)?;
+        Ok(Self { store: KeyStore::from_boot(&boot)?, live: Vec::new() })
+    }
+
+    /// Takes note of what the KeyRing holds now.
+    pub fn refresh(&mut self, live: Vec<LiveKey>) {
+        self.live = live;
+    }
+
+    fn live(&self, id: &KeyId) -> Option<&LiveKey> {
+        self.live.iter().find(|key| key.id == *id)
+    }
+}
+
+impl KeySource for Keys {
+    fn purpose(&self) -> Purpose {
+        self.store.purpose()
+    }
+
+    fn publisher(&self, id: &KeyId) -> Option<Publisher<'_>> {
+        self.live(id).and_then(|_| self.store.publisher(id))
+    }
+
+    fn is_key_revoked(&self, id: &KeyId) -> bool {
+        self.store.is_key_revoked(id) || self.live(id).is_some_and(|key| key.revoked)
+    }
+
+    fn is_version_revoked(&self, publisher: &Name, name: &Name, version: Version) -> bool {
+        self.store.is_version_revoked(publisher, name, version)
+    }
+
+    fn floor(&self, publisher: &Name, name: &Name) -> u32 {
+        self.store.floor(publisher, name)
+    }
+
+    fn allows_algorithm(&self, number: u16) -> bool {
+        self.store.allows_algorithm(number)
+    }
+
+    fn max_image_len(&self) -> u64 {
+        self.store.max_image_len()
+    }
+}
+
+/// The bytes of a package in the bundle.
+#[must_use]
+pub fn package_bytes<'a>(bundle: &'a [u8], package: &PackageRef) -> Option<&'a [u8]> {
+    let start = usize::try_from(package.offset).ok()?;
+    let len = usize::try_from(package.len).ok()?;
+    bundle.get(start..start.checked_add(len)?)
+}
+
+/// Verifies a package: its signature before anything in it is read but the header, then the manifest, then that the
+/// payload is the manifest's.
+///
+/// # Errors
+/// The rule that it breaks.
+pub fn verify(bundle: &[u8], package: &PackageRef, keys: &Keys) -> Result<Facts, Failure> {
+    let bytes = package_bytes(bundle, package).ok_or(LoadError::BundleUnreadable)?;
+    let verified = verify_package(bytes, keys).map_err(failure)?;
+    let manifest = verify_manifest(&LoadProof::of_package(verified.get()), keys).map_err(failure)?;
+    check_payload(&verified, &manifest).map_err(failure)?;
+    let payload = package.offset + (PACKAGE_HEADER_LEN + verified.manifest.len()) as u64;
+    Ok(Facts::of(&manifest, id_digest(verified.manifest), payload))
+}
+
+/// The proof of a load that follows from a package, for the kernel.
+///
+/// # Errors
+/// [`LoadError::BundleUnreadable`].
+pub fn proof_of<'a>(bundle: &'a [u8], package: &PackageRef) -> Result<LoadProof<'a>, LoadError> {
+    let bytes = package_bytes(bundle, package).ok_or(LoadError::BundleUnreadable)?;
+    let parts = Package::parse(bytes).map_err(|_| LoadError::PackageMalformed)?;
+    Ok(LoadProof::of_package(&parts))
+}
+
+/// The failure that a rule of the chain means. Word 0 is the rule's number, so that nothing is lost.
+#[must_use]
+pub fn failure(error: ChainError) -> Failure {
+    let kind = match error {
+        ChainError::Package(_) => LoadError::PackageMalformed,
+        ChainError::Manifest(_) => LoadError::ManifestMalformed,
+        ChainError::UnknownKey => LoadError::PackageKeyUnknown,
+        ChainError::KeyRevoked => LoadError::PackageKeyRevoked,
+        ChainError::WrongPurpose => LoadError::WrongPurpose,
+        ChainError::AlgorithmMismatch | ChainError::AlgorithmNotAllowed => LoadError::PackageAlgorithm,
+        ChainError::PackageSignature => LoadError::PackageSignature,
+        ChainError::ManifestSignature => LoadError::ManifestSignature,
+        ChainError::KeyMismatch | ChainError::PayloadLength => LoadError::PackageHeaderMismatch,
+        ChainError::PayloadDigest => LoadError::PayloadDigest,
+        ChainError::PublisherMismatch => LoadError::WrongPublisher,
+        ChainError::Namespace => LoadError::Namespace,
+        ChainError::VersionOutsideCertificate => LoadError::PublisherVersion,
+        _ => LoadError::PackageRejected,
+    };
+    Failure::with(kind, error.number().into(), 0)
+}

@@ -1,2 +1,0 @@
-//! Bare-metal entry (under construction).
-fn main() {}

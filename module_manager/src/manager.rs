@@ -1,0 +1,496 @@
+//! The load logic: [`Manager::handle`] takes an [`Event`] and gives [`Action`]s, in order.
+//!
+//! The binary carries the actions out and reports each step's result as another event. What exists for a load is
+//! recorded in [`Held`]; whatever way a load ends, each of these is released once, and each request gets one reply.
+
+use crate::catalogue::{PackageRef, choose};
+use crate::event::{Action, Done, Event, Held, Instance, RequestId};
+use crate::facts::{Facts, Provider, check_dependencies};
+use crate::scope::Scope;
+use crate::stage::{Illegal, Next, Stage, Trigger};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use sila_abi::manifest::Codec;
+use sila_abi::protocol::module_manager::{Failure, Load, LoadError, Loaded, ModuleRecord};
+use sila_abi::protocol::wire::FIRST_INSTANCE;
+use sila_abi::record::Version;
+
+/// The most modules that are listed, ended ones included.
+pub const MAX_MODULES: usize = 32;
+/// The most loads under way at one time; DeepCompression takes as many jobs from one client.
+pub const MAX_LOADS: usize = 4;
+/// The most requests that share one load.
+pub const MAX_WAITERS: usize = 4;
+/// How long a decompression may take, in nanoseconds.
+pub const DECOMPRESSION_LIMIT: u64 = 30_000_000_000;
+/// The cause of an end by `Stop`, as ProcessStatus numbers it.
+const TERMINATED: u64 = 2;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    instance: Instance,
+    requester: u64,
+    target: Load,
+    package: PackageRef,
+    stage: Stage,
+    facts: Option<Box<Facts>>,
+    process: u64,
+    job: u64,
+    held: Held,
+    signalled: bool,
+    deadline: Option<u64>,
+    loaders: Vec<RequestId>,
+    stoppers: Vec<RequestId>,
+    failure: Option<Failure>,
+    cause: u64,
+    code: u64,
+}
+
+/// The whole state of ModuleManager.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manager {
+    packages: Vec<PackageRef>,
+    /// The modules that run from boot on.
+    resident: Vec<Provider>,
+    /// In order of instance.
+    entries: Vec<Entry>,
+    next: u64,
+}
+
+impl Manager {
+    /// A manager of these packages, beside the modules that the kernel started.
+    #[must_use]
+    pub const fn new(packages: Vec<PackageRef>, resident: Vec<Provider>) -> Self {
+        Self { packages, resident, entries: Vec::new(), next: FIRST_INSTANCE }
+    }
+
+    /// Takes one event and says what to do about it. A load or a stop is always answered.
+    ///
+    /// # Errors
+    /// The event is not legal now; the state is as it was.
+    pub fn handle(&mut self, now: u64, event: Event) -> Result<Vec<Action>, Illegal> {
+        let mut actions = Vec::new();
+        match event {
+            Event::Load { request, requester, target } => {
+                if let Err(error) = self.load(request, requester, target, &mut actions) {
+                    actions.push(Action::Refused(request, error.into()));
+                }
+            }
+            Event::Stop { request, requester, process } => {
+                if let Err(error) = self.stop(request, requester, process, &mut actions) {
+                    actions.push(Action::Refused(request, error.into()));
+                }
+            }
+            Event::Step { instance, result } => self.step(now, instance, result, &mut actions)?,
+            Event::Signalled => self.each(now, Trigger::Signal, |_| true, &mut actions),
+            Event::Ready(instance) => {
+                self.fire(now, instance, Trigger::Ready, None, &mut actions).map_err(as_report)?;
+            }
+            Event::ReportedFailure { instance, code } => {
+                let failure = Failure::with(LoadError::InitFailed, code, 0);
+                self.fire(now, instance, Trigger::ReportedFailure, Some(failure), &mut actions)
+                    .map_err(as_report)?;
+            }
+            Event::Died { instance, cause, code } => self.died(now, instance, cause, code, &mut actions)?,
+            Event::Tick => {
+                let passed = |entry: &Entry| entry.deadline.is_some_and(|deadline| deadline <= now);
+                self.each(now, Trigger::Deadline, passed, &mut actions);
+            }
+        }
+        Ok(actions)
+    }
+
+    /// When to come back with [`Event::Tick`].
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<u64> {
+        let waits = |entry: &&Entry| matches!(entry.stage, Stage::Decompressing | Stage::Initialising);
+        self.entries.iter().filter(waits).filter_map(|entry| entry.deadline).min()
+    }
+
+    /// The modules whose process may end by itself.
+    pub fn watched(&self) -> impl Iterator<Item = Instance> + '_ {
+        let live = |entry: &&Entry| matches!(entry.stage, Stage::Initialising | Stage::Running);
+        self.entries.iter().filter(live).map(|entry| entry.instance)
+    }
+
+    /// What exists for each load.
+    pub fn held(&self) -> impl Iterator<Item = (Instance, Held)> + '_ {
+        self.entries.iter().map(|entry| (entry.instance, entry.held))
+    }
+
+    /// The stage of a load.
+    #[must_use]
+    pub fn stage(&self, instance: Instance) -> Option<Stage> {
+        self.entry(instance).map(|entry| entry.stage)
+    }
+
+    /// The next module after `cursor`, as far as the requester may see it.
+    ///
+    /// # Errors
+    /// [`LoadError::NoScope`] or [`LoadError::NoMoreEntries`].
+    pub fn list(&self, requester: u64, cursor: u64) -> Result<ModuleRecord, LoadError> {
+        let scope = Scope::of(requester)?;
+        let visible = |entry: &&Entry| {
+            entry.instance.0 > cursor && (scope.all || entry.requester == requester)
+        };
+        let entry = self.entries.iter().find(visible).ok_or(LoadError::NoMoreEntries)?;
+        let facts = entry.facts.as_deref();
+        Ok(ModuleRecord {
+            cursor: entry.instance.0,
+            process: entry.process,
+            state: entry.stage.public(),
+            version: facts.map_or(Version::MIN, |facts| facts.version),
+            requester: entry.requester,
+            cause: entry.cause,
+            code: entry.code,
+            name: entry.target.name,
+            publisher: facts.map(|facts| facts.publisher),
+        })
+    }
+
+    fn entry(&self, instance: Instance) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.instance == instance)
+    }
+
+    fn entry_mut(&mut self, instance: Instance) -> Option<&mut Entry> {
+        self.entries.iter_mut().find(|entry| entry.instance == instance)
+    }
+
+    fn load(
+        &mut self,
+        request: RequestId,
+        requester: u64,
+        target: Load,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), LoadError> {
+        let scope = Scope::of(requester)?;
+        let shares = |entry: &&mut Entry| {
+            let plain = target.grant_count() == 0;
+            plain && entry.stage.is_loading() && entry.requester == requester && entry.target == target
+        };
+        if let Some(entry) = self.entries.iter_mut().find(shares) {
+            if entry.loaders.len() >= MAX_WAITERS {
+                return Err(LoadError::Busy);
+            }
+            entry.loaders.push(request);
+            return Ok(());
+        }
+        let own = |entry: &&Entry| entry.requester == requester && entry.stage != Stage::Ended;
+        scope.check_request(&target.name, &target.grants, self.entries.iter().filter(own).count())?;
+        if self.entries.iter().filter(|entry| entry.stage.is_loading()).count() >= MAX_LOADS {
+            return Err(LoadError::Busy);
+        }
+        let package = choose(&self.packages, &target.name, target.version)?;
+        self.make_room()?;
+        let instance = Instance(self.next);
+        self.next = self.next.checked_add(1).ok_or(LoadError::TableFull)?;
+        self.entries.push(Entry {
+            instance,
+            requester,
+            target,
+            package,
+            stage: Stage::Verifying,
+            facts: None,
+            process: 0,
+            job: 0,
+            held: Held::GRANTS,
+            signalled: false,
+            deadline: None,
+            loaders: Vec::from([request]),
+            stoppers: Vec::new(),
+            failure: None,
+            cause: 0,
+            code: 0,
+        });
+        actions.push(Action::Adopt(request, instance));
+        actions.push(Action::Verify(instance, package));
+        Ok(())
+    }
+
+    /// Forgets the module that ended longest ago, if the table is full.
+    fn make_room(&mut self) -> Result<(), LoadError> {
+        if self.entries.len() < MAX_MODULES {
+            return Ok(());
+        }
+        let ended = self.entries.iter().position(|entry| entry.stage == Stage::Ended);
+        self.entries.remove(ended.ok_or(LoadError::TableFull)?);
+        Ok(())
+    }
+
+    fn stop(
+        &mut self,
+        request: RequestId,
+        requester: u64,
+        process: u64,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), LoadError> {
+        let scope = Scope::of(requester)?;
+        let named = |entry: &&mut Entry| entry.process == process && process != 0;
+        let entry = self.entries.iter_mut().find(named).ok_or(LoadError::NoSuchProcess)?;
+        if !scope.all && entry.requester != requester {
+            return Err(LoadError::NotYours);
+        }
+        entry.stage.after(Trigger::Stop).map_err(Illegal::error)?;
+        entry.stoppers.push(request);
+        entry.cause = TERMINATED;
+        let instance = entry.instance;
+        let failure = Failure::new(LoadError::Stopped);
+        self.fire(0, instance, Trigger::Stop, Some(failure), actions).map_err(Illegal::error)
+    }
+
+    fn died(
+        &mut self,
+        now: u64,
+        instance: Instance,
+        cause: u64,
+        code: u64,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), Illegal> {
+        let entry = self.entry_mut(instance).ok_or(Illegal::NoProcess)?;
+        if entry.stage.after(Trigger::Died)? != Next::Stay {
+            (entry.cause, entry.code) = (cause, code);
+        }
+        let failure = Failure::with(LoadError::InitDied, cause, code);
+        self.fire(now, instance, Trigger::Died, Some(failure), actions)
+    }
+
+    /// Fires a trigger that no load minds at every load that `wanted` picks.
+    fn each(
+        &mut self,
+        now: u64,
+        trigger: Trigger,
+        wanted: impl Fn(&Entry) -> bool,
+        actions: &mut Vec<Action>,
+    ) {
+        let picked: Vec<_> = self.entries.iter().filter(|e| wanted(e)).map(|e| (e.instance, e.stage)).collect();
+        for (instance, stage) in picked {
+            let error = match stage {
+                Stage::Decompressing => LoadError::DecompressionLost,
+                _ => LoadError::InitDeadline,
+            };
+            // Signals and deadlines are legal in every stage.
+            let _ = self.fire(now, instance, trigger, Some(error.into()), actions);
+        }
+    }
+
+    fn step(
+        &mut self,
+        now: u64,
+        instance: Instance,
+        result: Result<Done, Failure>,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), Illegal> {
+        let entry = self.entry_mut(instance).ok_or(Illegal::Step)?;
+        let stage = entry.stage;
+        let trigger = match (&result, stage) {
+            (Err(_), _) => Trigger::Failed,
+            (Ok(Done::NotReady), _) => Trigger::NotReady,
+            (Ok(Done::Plain), Stage::Allocating) if entry.is_stored() => Trigger::DoneStored,
+            (Ok(done), _) if done.belongs_to(stage) => Trigger::Done,
+            (Ok(_), _) => return Err(Illegal::Step),
+        };
+        stage.after(trigger)?;
+        let mut trigger = trigger;
+        let mut failure = result.as_ref().err().copied();
+        if let Ok(done) = result {
+            if let Err(refused) = self.take(instance, done) {
+                (trigger, failure) = (Trigger::Failed, Some(refused));
+            }
+        } else if let Some(entry) = self.entry_mut(instance).filter(|entry| entry.stage == Stage::Collecting) {
+            // A job that was collected is gone, whatever the verdict.
+            entry.held.remove(Held::JOB);
+        }
+        self.fire(now, instance, trigger, failure, actions)
+    }
+
+    /// Records what a step brought, and checks a verified package against the request.
+    fn take(&mut self, instance: Instance, done: Done) -> Result<(), Failure> {
+        if let Done::Verified(facts) = &done {
+            self.check(instance, facts)?;
+        }
+        let Some(entry) = self.entry_mut(instance) else { return Ok(()) };
+        match done {
+            Done::Verified(facts) => entry.facts = Some(facts),
+            Done::Submitted(job) => {
+                entry.job = job;
+                entry.held.insert(Held::JOB);
+            }
+            Done::Created(process) => {
+                entry.process = process;
+                entry.held.insert(Held::PROCESS);
+            }
+            Done::NotReady => {}
+            Done::Plain => match entry.stage {
+                Stage::Allocating => entry.held.insert(Held::OUTPUT),
+                Stage::Collecting => entry.held.remove(Held::JOB),
+                Stage::Proving => entry.held.insert(Held::PROOF),
+                Stage::Endowing => entry.held.insert(Held::SOURCES),
+                _ => {}
+            },
+        }
+        Ok(())
+    }
+
+    /// Whether a verified package is what the request means, and may be loaded.
+    fn check(&self, instance: Instance, facts: &Facts) -> Result<(), Failure> {
+        let Some(entry) = self.entry(instance) else { return Ok(()) };
+        if facts.name != entry.target.name {
+            return Err(LoadError::NameMismatch.into());
+        }
+        let hinted = entry.target.version.unwrap_or(entry.package.version);
+        if facts.version != hinted {
+            return Err(LoadError::VersionMismatch.into());
+        }
+        if entry.target.digest.is_some_and(|digest| digest != facts.digest) {
+            return Err(LoadError::DigestMismatch.into());
+        }
+        Scope::of(entry.requester)?.check_kind(facts.kind)?;
+        let running = self.entries.iter().filter(|entry| entry.stage == Stage::Running);
+        let loaded = running.filter_map(|entry| entry.facts.as_deref()).map(|facts| Provider {
+            publisher: facts.publisher,
+            name: facts.name,
+            version: facts.version,
+        });
+        check_dependencies(&facts.dependencies, loaded.chain(self.resident.iter().copied()))
+            .map_err(|(error, index)| Failure::with(error, index, 0))
+    }
+
+    fn fire(
+        &mut self,
+        now: u64,
+        instance: Instance,
+        trigger: Trigger,
+        failure: Option<Failure>,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), Illegal> {
+        let place = self.entries.iter().position(|entry| entry.instance == instance).ok_or(Illegal::Step)?;
+        let Some(entry) = self.entries.get_mut(place) else { return Err(Illegal::Step) };
+        match entry.stage.after(trigger)? {
+            Next::Stay => {}
+            Next::Remember => entry.signalled = true,
+            Next::To(stage) => entry.enter(now, stage, actions),
+            Next::End => entry.end(actions),
+            Next::Fail => {
+                entry.failure = failure.or(Some(LoadError::Malformed.into()));
+                entry.fail(actions);
+            }
+        }
+        if entry.is_over() {
+            self.entries.remove(place);
+        }
+        Ok(())
+    }
+}
+
+/// A report from a badge that names no load at all is no better than one out of place.
+const fn as_report(_: Illegal) -> Illegal {
+    Illegal::Report
+}
+
+impl Entry {
+    fn is_stored(&self) -> bool {
+        self.facts.as_deref().is_some_and(|facts| facts.codec == Codec::None)
+    }
+
+    /// A load that failed, or was never more than a load, is forgotten when it is over.
+    fn is_over(&self) -> bool {
+        self.stage == Stage::Ended && self.failure.is_some()
+    }
+
+    fn release(&mut self, what: Held, actions: &mut Vec<Action>) {
+        let order = [Held::PROCESS, Held::SOURCES, Held::PROOF, Held::JOB, Held::OUTPUT, Held::GRANTS];
+        for one in order.into_iter().filter(|one| what.contains(*one)) {
+            if self.held.contains(one) {
+                self.held.remove(one);
+                actions.push(Action::Release(self.instance, one, self.job));
+            }
+        }
+    }
+
+    fn enter(&mut self, now: u64, stage: Stage, actions: &mut Vec<Action>) {
+        let again = stage == Stage::Decompressing && self.stage == Stage::Collecting;
+        self.stage = stage;
+        let instance = self.instance;
+        if !again && stage != Stage::Collecting {
+            self.deadline = self.deadline_of(now);
+        }
+        let facts = self.facts.clone();
+        match (stage, facts) {
+            (Stage::Allocating, Some(facts)) => actions.push(Action::CreateOutput(instance, facts.image_len)),
+            (Stage::Submitting, Some(facts)) => actions.push(Action::Submit(instance, facts)),
+            (Stage::Decompressing, _) if self.signalled => {
+                self.signalled = false;
+                self.stage = Stage::Collecting;
+                actions.push(Action::Collect(instance, self.job));
+            }
+            (Stage::Collecting, _) => {
+                self.signalled = false;
+                actions.push(Action::Collect(instance, self.job));
+            }
+            (Stage::Copying, Some(facts)) => actions.push(Action::Copy(instance, facts)),
+            (Stage::Sealing, _) => actions.push(Action::Seal(instance)),
+            (Stage::Proving, _) => actions.push(Action::BuildProof(instance, self.package)),
+            (Stage::Endowing, Some(facts)) => {
+                actions.push(Action::Endow(instance, facts, Box::new(self.target)));
+            }
+            (Stage::Creating, Some(facts)) => {
+                let wished = Scope::of(self.requester).map_or(0, |scope| scope.priority);
+                actions.push(Action::Create(instance, facts.max_priority.min(wished)));
+            }
+            (Stage::Starting, _) => actions.push(Action::Start(instance)),
+            (Stage::Running, Some(facts)) => self.run(&facts, actions),
+            (Stage::Ending, _) => actions.push(Action::Unregister(instance)),
+            (Stage::Ended, _) => self.finish(actions),
+            _ => {}
+        }
+    }
+
+    fn deadline_of(&self, now: u64) -> Option<u64> {
+        let milliseconds = self.facts.as_deref().map_or(0, |facts| facts.init_deadline_ms);
+        match self.stage {
+            Stage::Decompressing => Some(now.saturating_add(DECOMPRESSION_LIMIT)),
+            Stage::Initialising => Some(now.saturating_add(u64::from(milliseconds) * 1_000_000)),
+            _ => None,
+        }
+    }
+
+    fn run(&mut self, facts: &Facts, actions: &mut Vec<Action>) {
+        self.release(Held::GRANTS | Held::PROOF | Held::SOURCES, actions);
+        let loaded = Loaded {
+            process: self.process,
+            version: facts.version,
+            instance: self.instance.0,
+            publisher: facts.publisher,
+            digest: facts.digest,
+        };
+        for request in self.loaders.drain(..) {
+            actions.push(Action::Loaded(request, self.instance, loaded));
+        }
+    }
+
+    fn end(&mut self, actions: &mut Vec<Action>) {
+        self.release(Held::all(), actions);
+        self.enter(0, Stage::Ending, actions);
+    }
+
+    /// Undoes everything. What has run may have registered services: then the replies wait until these are gone.
+    fn fail(&mut self, actions: &mut Vec<Action>) {
+        let ran = self.stage == Stage::Initialising;
+        self.release(Held::all(), actions);
+        self.enter(0, if ran { Stage::Ending } else { Stage::Ended }, actions);
+    }
+
+    fn finish(&mut self, actions: &mut Vec<Action>) {
+        let failure = self.failure.unwrap_or(Failure::new(LoadError::Stopped));
+        for request in self.loaders.drain(..) {
+            actions.push(Action::Refused(request, failure));
+        }
+        for request in self.stoppers.drain(..) {
+            actions.push(Action::Stopped(request));
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "manager_tests.rs"]
+mod tests;

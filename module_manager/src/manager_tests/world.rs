@@ -1,0 +1,203 @@
+use super::*;
+
+/// The binary's part, with every resource that exists and every reply that went out.
+pub(super) struct World {
+    pub manager: Manager,
+    pub now: u64,
+    pub exists: BTreeMap<Instance, Held>,
+    pub replies: BTreeMap<RequestId, Action>,
+    pub asked: u64,
+    /// Steps under way.
+    pub steps: Vec<Action>,
+    pub processes: BTreeMap<Instance, u64>,
+    pub unregistered: Vec<Instance>,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let packages = vec![package("counter", 0), package("wasm", 0), package("counter", 3)];
+        World {
+            manager: Manager::new(packages, Vec::new()),
+            now: 1,
+            exists: BTreeMap::new(),
+            replies: BTreeMap::new(),
+            asked: 0,
+            steps: Vec::new(),
+            processes: BTreeMap::new(),
+            unregistered: Vec::new(),
+        }
+    }
+
+    pub fn event(&mut self, event: Event) -> Result<(), Illegal> {
+        let before = self.manager.clone();
+        match self.manager.handle(self.now, event) {
+            Ok(actions) => actions.into_iter().for_each(|action| self.act(action)),
+            Err(illegal) => {
+                assert_eq!(self.manager, before, "a refused event changes nothing");
+                return Err(illegal);
+            }
+        }
+        let held: BTreeMap<_, _> = self.manager.held().filter(|(_, held)| !held.is_empty()).collect();
+        assert_eq!(held, self.exists, "the record is what exists");
+        Ok(())
+    }
+
+    pub fn act(&mut self, action: Action) {
+        match action {
+            Action::Adopt(_, instance) => self.add(instance, Held::GRANTS),
+            Action::Release(instance, what, _) => {
+                let held = self.exists.get_mut(&instance).expect("released twice");
+                assert!(held.contains(what), "{what:?} released twice");
+                held.remove(what);
+                if held.is_empty() {
+                    self.exists.remove(&instance);
+                }
+            }
+            Action::Loaded(request, ..) | Action::Stopped(request) | Action::Refused(request, _) => {
+                assert!(self.replies.insert(request, action).is_none(), "two replies");
+            }
+            step => self.steps.push(step),
+        }
+    }
+
+    pub fn add(&mut self, instance: Instance, what: Held) {
+        let held = self.exists.entry(instance).or_insert(Held::empty());
+        assert!(!held.intersects(what));
+        held.insert(what);
+    }
+
+    pub fn remove(&mut self, instance: Instance, what: Held) {
+        if let Some(held) = self.exists.get_mut(&instance) {
+            held.remove(what);
+        }
+    }
+
+    pub fn load(&mut self, requester: u64, target: Load) -> RequestId {
+        self.asked += 1;
+        let request = RequestId(self.asked);
+        self.event(Event::Load { request, requester, target }).unwrap();
+        request
+    }
+
+    pub fn stop(&mut self, requester: u64, process: u64) -> RequestId {
+        self.asked += 1;
+        let request = RequestId(self.asked);
+        self.event(Event::Stop { request, requester, process }).unwrap();
+        request
+    }
+
+    /// Ends the oldest step well, with what `change` makes of the facts.
+    pub fn succeed_with(&mut self, change: impl FnOnce(&mut Facts)) {
+        let step = self.steps.remove(0);
+        let (instance, done) = match step {
+            Action::Verify(instance, package) => {
+                let mut facts = facts_of(&package);
+                change(&mut facts);
+                (instance, Done::Verified(Box::new(facts)))
+            }
+            Action::CreateOutput(instance, _) => {
+                self.add(instance, Held::OUTPUT);
+                (instance, Done::Plain)
+            }
+            Action::Submit(instance, _) => {
+                self.add(instance, Held::JOB);
+                (instance, Done::Submitted(instance.0 + 100))
+            }
+            Action::Collect(instance, job) => {
+                assert_eq!(job, instance.0 + 100);
+                self.remove(instance, Held::JOB);
+                (instance, Done::Plain)
+            }
+            Action::BuildProof(instance, _) => {
+                self.add(instance, Held::PROOF);
+                (instance, Done::Plain)
+            }
+            Action::Endow(instance, ..) => {
+                self.add(instance, Held::SOURCES);
+                (instance, Done::Plain)
+            }
+            Action::Create(instance, _) => {
+                self.add(instance, Held::PROCESS);
+                let process = instance.0 - FIRST_INSTANCE + 10;
+                self.processes.insert(instance, process);
+                (instance, Done::Created(process))
+            }
+            Action::Unregister(instance) => {
+                self.unregistered.push(instance);
+                (instance, Done::Plain)
+            }
+            Action::Copy(instance, _) | Action::Seal(instance) | Action::Start(instance) => {
+                (instance, Done::Plain)
+            }
+            other => panic!("not a step: {other:?}"),
+        };
+        self.event(Event::Step { instance, result: Ok(done) }).unwrap();
+    }
+
+    pub fn succeed(&mut self) {
+        self.succeed_with(|_| ());
+    }
+
+    pub fn fail(&mut self, failure: Failure) {
+        let step = self.steps.remove(0);
+        let instance = instance_of(&step);
+        if matches!(step, Action::Collect(..)) {
+            self.remove(instance, Held::JOB);
+        }
+        if matches!(step, Action::Unregister(_)) {
+            self.unregistered.push(instance);
+        }
+        self.event(Event::Step { instance, result: Err(failure) }).unwrap();
+    }
+
+    /// Runs the only load up to this stage.
+    pub fn run_to(&mut self, stage: Stage) -> Instance {
+        let (instance, _) = self.manager.held().last().unwrap();
+        for _ in 0..20 {
+            match self.manager.stage(instance) {
+                Some(now) if now == stage => return instance,
+                Some(Stage::Decompressing) => self.event(Event::Signalled).unwrap(),
+                Some(Stage::Initialising) => self.event(Event::Ready(instance)).unwrap(),
+                _ => self.succeed(),
+            }
+        }
+        panic!("{stage:?} not reached");
+    }
+
+    pub fn failure(&self, request: RequestId) -> Failure {
+        match self.replies.get(&request) {
+            Some(Action::Refused(_, failure)) => *failure,
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    pub fn assert_clean(&self) {
+        assert!(self.exists.is_empty(), "{:?}", self.exists);
+        assert!(self.steps.is_empty(), "{:?}", self.steps);
+        assert_eq!(self.replies.len() as u64, self.asked, "every request has its reply");
+    }
+
+    pub fn loaded(&self, request: RequestId) -> Loaded {
+        match self.replies.get(&request) {
+            Some(Action::Loaded(_, _, loaded)) => *loaded,
+            other => panic!("not loaded: {other:?}"),
+        }
+    }
+}
+
+fn instance_of(step: &Action) -> Instance {
+    match step {
+        Action::Verify(i, _)
+        | Action::CreateOutput(i, _)
+        | Action::Submit(i, _)
+        | Action::Collect(i, _)
+        | Action::Copy(i, _)
+        | Action::Seal(i)
+        | Action::BuildProof(i, _)
+        | Action::Endow(i, ..)
+        | Action::Create(i, _)
+        | Action::Start(i)
+        | Action::Unregister(i) => *i,
+        other => panic!("not a step: {other:?}"),
+    }
+}
