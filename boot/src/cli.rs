@@ -1,4 +1,5 @@
 //! The command line of `sila`.
+use crate::pkg::args::{InspectArgs, KeygenArgs, PackArgs, VerifyArgs};
 use crate::qemu::Board;
 use crate::{image, script};
 use clap::{Args, Parser, Subcommand};
@@ -32,6 +33,14 @@ pub enum Command {
     /// Lint everything that runs on the bare machine
     #[command(hide = true)]
     Clippy,
+    /// Make root keys and a publisher's key
+    Keygen(KeygenArgs),
+    /// Make a signed and compressed package of a program
+    Pack(PackArgs),
+    /// Check a package by the very rules of the guest
+    Verify(VerifyArgs),
+    /// Show what a package, boot bundle or image holds
+    Inspect(InspectArgs),
     /// Write an image to a removable disk and read it back
     Flash(FlashArgs),
     /// Say what this machine has and what it lacks
@@ -44,6 +53,12 @@ pub struct SystemArgs {
     /// Put this package file into the boot bundle, too (may be repeated)
     #[arg(long = "add-package", value_name = "FILE")]
     pub packages: Vec<PathBuf>,
+    /// Sign with the keys in this folder instead of the test keys (see keygen)
+    #[arg(long, value_name = "DIR")]
+    pub keys: Option<PathBuf>,
+    /// Describe the boot bundle by this file instead of boot/bundle.toml
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    pub bundle: Option<PathBuf>,
     /// Use this kernel ELF file instead of building one
     #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub kernel: Option<PathBuf>,

@@ -347,11 +347,8 @@ fn run_once(
     }
     let said = run.results.iter().chain(&run.console).map(String::as_str);
     let panic = backtrace::parse(run.results.iter().map(String::as_str)).or_else(|| backtrace::parse(said));
-    let backtrace = match (&panic, &options.kernel) {
-        (Some(panic), Some(kernel)) => backtrace::describe(kernel, panic),
-        (Some(panic), None) => panic.message.clone(),
-        (None, _) => Vec::new(),
-    };
+    let symbols = options.kernel.clone().unwrap_or_default();
+    let backtrace = panic.map(|panic| backtrace::describe(&symbols, &panic)).unwrap_or_default();
     Ok((RunOutcome { exit, console: run.console, results: run.results, backtrace }, run.complaints))
 }
 

@@ -39,6 +39,7 @@ impl Scratch {
     /// Makes a new folder below the system's temporary one, which keeps socket paths short.
     pub fn new() -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
+        sweep(&std::env::temp_dir());
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("sila-{}-{n}", std::process::id()));
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
@@ -51,8 +52,51 @@ impl Scratch {
     }
 }
 
+/// The process that a scratch folder's name says it belongs to.
+fn owner(name: &str) -> Option<u32> {
+    name.strip_prefix("sila-")?.split_once('-')?.0.parse().ok()
+}
+
+/// Removes what interrupted runs left behind: folders of processes that are gone.
+fn sweep(dir: &Path) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let gone =
+            |pid: u32| Path::new("/proc/self").exists() && !Path::new(&format!("/proc/{pid}")).exists();
+        if name.to_str().and_then(owner).is_some_and(gone) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scratch_folders_vanish_with_their_value() {
+        let scratch = Scratch::new().unwrap();
+        let dir = scratch.join("");
+        assert!(dir.is_dir());
+        drop(scratch);
+        assert!(!dir.exists());
+    }
+
+    #[test]
+    fn what_dead_processes_left_is_swept_and_the_rest_stays() {
+        let scratch = Scratch::new().unwrap();
+        let (dead, alive, other) = ("sila-4294967294-0", format!("sila-{}-7", std::process::id()), "sila-x");
+        for name in [dead, &alive, other] {
+            std::fs::create_dir(scratch.join(name)).unwrap();
+        }
+        sweep(&scratch.join(""));
+        assert!(!scratch.join(dead).exists());
+        assert!(scratch.join(&alive).exists() && scratch.join(other).exists());
     }
 }

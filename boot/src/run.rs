@@ -29,6 +29,10 @@ pub fn run(args: &RunArgs) -> Result<Outcome> {
     if interactive {
         eprintln!("sila: this terminal is the machine's serial console; Ctrl-A X switches the machine off");
     }
+    if args.gdb {
+        let symbols = kernel.as_ref().map_or_else(|| "the kernel".into(), |path| path.display().to_string());
+        eprintln!("sila: the machine waits for a debugger: gdb {symbols} -ex 'target remote :1234'");
+    }
     let scripted = commands.is_some().then_some(std::time::Duration::from_secs(120));
     let options = Options {
         image,
