@@ -14,7 +14,7 @@ use bootloader_api::info::{FrameBufferInfo, MemoryRegionKind};
 use kernel::cpu::{Facts, Features, Mitigations, mitigations};
 use kernel::log;
 use kernel::log::Hooks;
-use kernel::machine::Frame;
+use kernel::machine::{Frame, Machine, PowerOff};
 use spin::Once;
 
 use super::acpi::{MAX_IOAPICS, Tables};
@@ -57,6 +57,7 @@ struct Found {
     physmap_end: u64,
     kernel_half: [u64; 256],
     entry_half: [u64; 256],
+    #[cfg(feature = "self-check")]
     has_serial: bool,
 }
 
@@ -71,6 +72,8 @@ fn first_half(info: &'static mut bootloader_api::BootInfo) -> ! {
     // SAFETY: nothing has been set up that an interrupt could reach.
     unsafe { asm!("cli", options(nomem, nostack)) };
     let has_serial = serial::start();
+    #[cfg(not(feature = "self-check"))]
+    let _nobody_asks = has_serial;
     if features::lacks_no_execute() {
         fatal("this processor has no NX bit");
     }
@@ -122,7 +125,8 @@ fn first_half(info: &'static mut bootloader_api::BootInfo) -> ! {
     let heap = (layout::physmap(free.take(heap_bytes, 1 << 21)), heap_bytes);
     let scratch = layout::physmap(free.take(heap::SCRATCH, 4096));
     let (kernel_half, entry_half) = (root.upper_half(), user.upper_half());
-    let (stack, cr3) = (spaces::stack_tops(0).0, root.physical);
+    // The verification context's stack is the largest, and not in use yet: the core checks signatures on it.
+    let (stack, cr3) = (spaces::stack_tops(0).1, root.physical);
     let found = Found {
         free,
         reclaim,
@@ -140,6 +144,7 @@ fn first_half(info: &'static mut bootloader_api::BootInfo) -> ! {
         physmap_end,
         kernel_half,
         entry_half,
+        #[cfg(feature = "self-check")]
         has_serial,
     };
     // SAFETY: the new root maps the image just as the loader's does, and the stack; the second half takes
@@ -211,6 +216,7 @@ fn start_machine(found: &Found) {
     hardware.fpu = Fpu::start(found.facts.features);
     hardware.mitigations = found.mitigations;
     hardware.fsgsbase = found.facts.features.contains(Features::FSGSBASE);
+    hardware.smap = found.facts.features.contains(Features::SMAP);
     hardware.kernel_half = found.kernel_half;
     hardware.entry_half = found.entry_half;
     hardware.boot_root = found.root.physical;
@@ -255,20 +261,38 @@ fn start_core(found: &Found) -> ! {
     }
     let info = BootInfo {
         usable: usable.get(..count).unwrap_or(&[]),
-        bundle: found.bundle.and_then(|(at, bytes)| Some((Frame::containing(at)?, bytes))),
-        heap: heap::free(),
+        bundle: found.bundle.and_then(|(at, bytes)| Some((bundle_bytes(at, bytes), Frame::containing(at)?))),
         isa_lines: found.tables.isa.map(|isa| isa.line as u8),
+        #[cfg(feature = "self-check")]
         has_serial: found.has_serial,
-        kpti: found.mitigations.kpti,
+        #[cfg(feature = "self-check")]
+        ending: super::selfcheck::Ending::from_flags(fwcfg::flags()),
     };
     // SAFETY: boot.
     let glue = unsafe { trap::glue() };
-    let mut core = ActiveCore::boot(&mut glue.hardware, &info);
+    let Ok(mut core) = ActiveCore::boot(&mut glue.hardware, &info) else {
+        serial::report(b"BOOT REFUSED\n");
+        glue.hardware.power_off(PowerOff::Failure);
+        regs::halt_for_ever();
+    };
     let next = core.first(&mut glue.hardware);
     glue.core = Some(core);
+    let (used, free) = heap::usage();
+    log!(Debug, "boot heap: {} KiB used, {} KiB left", used / 1024, free / 1024);
     heap::seal();
     framebuffer::draw_all();
     trap::start(next)
+}
+
+/// The bundle's bytes; what follows them in the last frame, which a process may see, is cleared.
+fn bundle_bytes(at: u64, bytes: u64) -> &'static [u8] {
+    let start = layout::physmap(at) as *mut u8;
+    let whole = bytes.next_multiple_of(4096);
+    // SAFETY: the loader put the bundle there and nobody else uses its frames; nobody writes to them again.
+    unsafe {
+        core::ptr::write_bytes(start.add(bytes as usize), 0, (whole - bytes) as usize);
+        core::slice::from_raw_parts(start, bytes as usize)
+    }
 }
 
 /// The log's own copy of the clock: it is read while the machine is borrowed.

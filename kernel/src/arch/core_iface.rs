@@ -1,40 +1,90 @@
 //! Which core the edge runs: the only file to change when the core's own interface changes.
 //!
-//! Owns nothing. The kernel's core is in the library; the edge knows it by [`Core`] alone.
+//! Owns nothing. The edge knows the core by [`Core`] and its jobs by [`RunJob`] alone. With feature
+//! `self-check` the edge's own test core stands in for the kernel.
 
 use kernel::machine::{Entry, Frame, FrameReader, Machine, Next};
-use kernel::verify::Work;
+
+#[cfg(feature = "self-check")]
+pub use super::selfcheck::{SelfCheck as ActiveCore, Spin as Job};
+#[cfg(not(feature = "self-check"))]
+pub use kernel::{Kernel as ActiveCore, verify::Work as Job};
 
 /// What the core is told about the machine at boot.
 pub struct BootInfo<'a> {
     /// Free memory: first frame and number of frames. The core owns it from now on.
     pub usable: &'a [(Frame, u32)],
-    /// The boot bundle: first frame and length in bytes. Its frames are in no other list.
-    pub bundle: Option<(Frame, u64)>,
-    /// Bytes of boot heap that are free: what the core allocates now must fit, later it gets nothing.
-    pub heap: usize,
+    /// The boot bundle: its bytes and its first frame. Its frames are in no other list, and what follows
+    /// it in its last frame is zero.
+    pub bundle: Option<(&'static [u8], Frame)>,
     /// Global interrupt line of each ISA interrupt.
     pub isa_lines: [u8; 16],
     /// COM1 answers.
+    #[cfg(feature = "self-check")]
     pub has_serial: bool,
-    /// Ring 3 runs on roots of its own (`entry_half` is there).
-    pub kpti: bool,
+    /// How the self-check is to end, for those that end in a panic.
+    #[cfg(feature = "self-check")]
+    pub ending: super::selfcheck::Ending,
 }
+
+/// The core refuses to start; it has logged why.
+pub struct Refused;
 
 /// The core as the edge sees it.
 pub trait Core: Sized {
     /// Takes over the machine. The first thing to run comes from [`Core::first`].
-    fn boot<M: Machine>(machine: &mut M, info: &BootInfo<'_>) -> Self;
+    fn boot<M: Machine>(machine: &mut M, info: &BootInfo<'_>) -> Result<Self, Refused>;
     /// What runs first.
     fn first<M: Machine>(&mut self, machine: &mut M) -> Next;
     /// Handles one entry.
     fn enter<M: Machine>(&mut self, machine: &mut M, entry: Entry) -> Next;
 }
 
-/// The core in use.
-pub type ActiveCore = super::selfcheck::SelfCheck;
+/// A job of the verification context.
+pub trait RunJob {
+    /// Runs it to its end; called in that context.
+    fn run(&mut self, frames: &impl FrameReader);
+}
 
-/// Runs a job; called in the verification context.
-pub fn run_work(work: &mut Work, frames: &dyn FrameReader) {
-    work.run(frames);
+#[cfg(not(feature = "self-check"))]
+mod real {
+    use super::{ActiveCore, BootInfo, Core, Job, Refused, RunJob};
+    use kernel::frames::FrameTable;
+    use kernel::log;
+    use kernel::machine::{Entry, FRAME_SIZE, Frame, FrameReader, Machine, Next};
+
+    impl Core for ActiveCore {
+        fn boot<M: Machine>(machine: &mut M, info: &BootInfo<'_>) -> Result<Self, Refused> {
+            let Some((bundle, bundle_frame)) = info.bundle else {
+                log!(Error, "there is no boot bundle (file `ramdisk` beside the kernel)");
+                return Err(Refused);
+            };
+            let limit = info.usable.iter().map(|(first, count)| first.0 + count).max().unwrap_or(0);
+            let mut frames = FrameTable::new(limit);
+            for &(first, count) in info.usable {
+                (first.0..first.0 + count).rev().for_each(|number| frames.add(Frame(number)));
+            }
+            let ram_bytes = u64::from(frames.total()) * FRAME_SIZE as u64;
+            let info = kernel::boot::BootInfo { bundle, bundle_frame, isa_lines: info.isa_lines, ram_bytes };
+            Self::boot(machine, frames, &info).map_err(|error| {
+                log!(Error, "{error}");
+                Refused
+            })
+        }
+
+        fn first<M: Machine>(&mut self, machine: &mut M) -> Next {
+            self.decide(machine)
+        }
+
+        #[inline(always)]
+        fn enter<M: Machine>(&mut self, machine: &mut M, entry: Entry) -> Next {
+            self.enter(machine, entry)
+        }
+    }
+
+    impl RunJob for Job {
+        fn run(&mut self, frames: &impl FrameReader) {
+            kernel::verify::run(self, frames);
+        }
+    }
 }

@@ -4,13 +4,16 @@
 //! that the physical map covers; a frame that the core overwrites is no longer an FPU area of ours;
 //! no root stays loaded after `flush_root`.
 
+#[cfg(not(feature = "self-check"))]
 use alloc::boxed::Box;
 use core::fmt;
+use core::ptr::null_mut;
 
 use kernel::cpu::Mitigations;
 use kernel::log::{self, Level};
 use kernel::machine::{Entry, FRAME_SIZE, FRAME_WORDS, Frame, LogRead, Machine, PowerOff, Registers};
-use kernel::verify::Work;
+#[cfg(not(feature = "self-check"))]
+use super::core_iface::Job;
 
 use super::clock::Clock;
 use super::fpu::Fpu;
@@ -23,6 +26,7 @@ use super::percpu;
 use super::power;
 use super::regs;
 use super::serial;
+#[cfg(not(feature = "self-check"))]
 use super::trap;
 
 /// Everything below the core.
@@ -39,6 +43,8 @@ pub struct Hardware {
     pub mitigations: Mitigations,
     /// WRFSBASE exists and is on.
     pub fsgsbase: bool,
+    /// SMAP is on.
+    pub smap: bool,
     /// Upper half of every root.
     pub kernel_half: [u64; 256],
     /// Upper half of user roots.
@@ -59,6 +65,7 @@ impl Hardware {
         fpu: Fpu::OFF,
         mitigations: Mitigations { kpti: false, ibrs_always: false, ibpb_on_switch: false, verw_on_exit: false },
         fsgsbase: false,
+        smap: false,
         kernel_half: [0; 256],
         entry_half: [0; 256],
         boot_root: 0,
@@ -214,6 +221,9 @@ impl Machine for Hardware {
 
     fn init_fpu(&mut self, fpu: Frame) {
         self.overwrites(fpu);
+        // A new thread may stand where one that is gone stood: its selectors and bases are not loaded.
+        // SAFETY: see `overwrites`.
+        unsafe { (*percpu::this()).bases_of = null_mut() };
         Fpu::init(self.frame(fpu));
     }
 
@@ -236,14 +246,27 @@ impl Machine for Hardware {
         serial::release();
     }
 
-    fn start_verification(&mut self, work: Box<Work>) {
+    #[cfg(not(feature = "self-check"))]
+    fn start_verification(&mut self, work: Box<Job>) {
         if trap::start_work(work).is_err() {
             fatal("a job for the verification context while it has one");
         }
     }
 
-    fn finish_verification(&mut self) -> Option<Box<Work>> {
+    #[cfg(not(feature = "self-check"))]
+    fn finish_verification(&mut self) -> Option<Box<Job>> {
         trap::finish_work()
+    }
+
+    // The self-check's jobs are of another type and go to the context directly.
+    #[cfg(feature = "self-check")]
+    fn start_verification(&mut self, _: alloc::boxed::Box<kernel::verify::Work>) {
+        fatal("a real job in a self-check");
+    }
+
+    #[cfg(feature = "self-check")]
+    fn finish_verification(&mut self) -> Option<alloc::boxed::Box<kernel::verify::Work>> {
+        None
     }
 
     fn power_off(&mut self, how: PowerOff) {

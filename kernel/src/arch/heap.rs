@@ -3,7 +3,7 @@
 //! Owns: all dynamic memory of the kernel. The boot heap serves until `seal`; afterwards ordinary
 //! kernel code that allocates gets nothing, which is a bug and ends in a panic. The verification
 //! context has a scratch arena that only grows, and is emptied before each job. Which heap is meant is
-//! told by the stack the caller runs on. Invariant: the two never lend to each other.
+//! told by the stack the caller runs on (boot itself borrows the context's). Invariant: the two never lend to each other.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::arch::asm;
@@ -49,9 +49,10 @@ pub unsafe fn start(boot: u64, size: u64, scratch: u64) {
     HEAP.next.store(scratch, Ordering::Relaxed);
 }
 
-/// Bytes left in the boot heap.
-pub fn free() -> usize {
-    HEAP.boot.lock().free()
+/// Bytes used and left in the boot heap.
+pub fn usage() -> (usize, usize) {
+    let heap = HEAP.boot.lock();
+    (heap.used(), heap.free())
 }
 
 /// Boot is over: nothing is allocated from the boot heap any more.
@@ -91,11 +92,8 @@ impl KernelHeap {
 // uses and that is emptied when nothing of the last job is left.
 unsafe impl GlobalAlloc for KernelHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if in_verification_context() {
-            return self.bump(layout);
-        }
         if self.sealed.load(Ordering::Relaxed) {
-            return null_mut();
+            return if in_verification_context() { self.bump(layout) } else { null_mut() };
         }
         self.boot.lock().allocate_first_fit(layout).map_or(null_mut(), NonNull::as_ptr)
     }

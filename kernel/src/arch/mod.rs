@@ -25,6 +25,7 @@ mod panic;
 mod percpu;
 mod power;
 mod regs;
+#[cfg(feature = "self-check")]
 mod selfcheck;
 mod serial;
 mod spaces;

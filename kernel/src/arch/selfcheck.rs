@@ -9,10 +9,11 @@ use alloc::boxed::Box;
 use core::arch::global_asm;
 
 use kernel::log;
-use kernel::machine::{Entry, Frame, Machine, Next, PowerOff, Registers};
-use kernel::verify::Work;
+use kernel::machine::{Entry, Frame, FrameReader, Machine, Next, PowerOff, Registers};
 
-use super::core_iface::{BootInfo, Core};
+use super::core_iface::{BootInfo, Core, Refused, RunJob};
+use super::fwcfg;
+use super::trap;
 
 // SAFETY: data, as far as the kernel is concerned: it is copied to a user page and runs in ring 3 there.
 global_asm!(include_str!("selfcheck.s"));
@@ -45,16 +46,74 @@ enum Phase {
     Device,
 }
 
+/// A job that takes its time, and proves that the context can allocate.
+pub struct Spin {
+    turns: u64,
+}
+
+impl RunJob for Spin {
+    fn run(&mut self, _: &impl FrameReader) {
+        let mut seen = alloc::vec![0u8; 64 * 1024];
+        for turn in 0..self.turns {
+            let place = &mut seen[turn as usize % (64 * 1024)];
+            *place = place.wrapping_add(turn as u8 | 1);
+        }
+        if seen.iter().any(|byte| *byte != 0) {
+            self.turns = 0;
+        }
+    }
+}
+
+/// How the check ends.
+#[derive(PartialEq, Eq, Clone, Copy)]
+pub enum Ending {
+    /// By switching off.
+    Off,
+    /// By a panic.
+    Panic,
+    /// By an exception in ring 0.
+    Exception,
+    /// By running over the kernel stack.
+    Overflow,
+    /// By allocating after boot.
+    Allocation,
+    /// Never, with a thread that spins: for interrupts from outside.
+    Never,
+}
+
+impl Ending {
+    /// Reads the flag `ending-NAME=on`.
+    pub fn from_flags(flags: Option<([u8; 128], usize)>) -> Self {
+        let Some((bytes, length)) = flags else { return Self::Off };
+        let named = |name: &[u8]| fwcfg::switch(&bytes[..length], name) == Some(true);
+        match () {
+            () if named(b"ending-panic") => Self::Panic,
+            () if named(b"ending-exception") => Self::Exception,
+            () if named(b"ending-overflow") => Self::Overflow,
+            () if named(b"ending-allocation") => Self::Allocation,
+            () if named(b"ending-never") => Self::Never,
+            () => Self::Off,
+        }
+    }
+}
+
+#[inline(never)]
+fn overflow(depth: u64) -> u64 {
+    let room = core::hint::black_box([depth; 64]);
+    if depth == u64::MAX { room[0] } else { overflow(depth + 1) + room[1] }
+}
+
 /// The checking core.
 pub struct SelfCheck {
     threads: [Thread; 2],
     running: usize,
     phase: Phase,
-    work: Option<Box<Work>>,
+    work: Option<Box<Spin>>,
     ticks: u64,
     deadline: u64,
     com1: u8,
     has_serial: bool,
+    ending: Ending,
 }
 
 struct Frames<'a>(core::slice::Iter<'a, (Frame, u32)>, u32, u32);
@@ -182,15 +241,15 @@ impl SelfCheck {
         self.phase = Phase::Verification;
         self.ticks = 0;
         if let Some(work) = self.work.take() {
-            machine.start_verification(work);
+            let _idle_till_now = trap::start_work(work);
         }
         machine.set_timer(machine.now() + SLICE);
         Next::Verification
     }
 
     fn verified<M: Machine>(&mut self, machine: &mut M) -> Next {
-        self.work = machine.finish_verification();
-        if self.ticks < 3 || self.work.as_ref().is_none_or(|work| work.n != 42) {
+        self.work = trap::finish_work();
+        if self.ticks < 3 || self.work.as_ref().is_none_or(|work| work.turns != 0) {
             return self.fail(machine, Entry::VerificationDone, "verification");
         }
         self.pass(machine, "verification context, preempted by the timer");
@@ -217,6 +276,10 @@ impl SelfCheck {
                 machine.set_timer(now + 100 * SLICE);
                 Next::Idle
             }
+            Phase::Device if self.ending == Ending::Never => {
+                machine.set_timer(now + SLICE);
+                self.thread(1)
+            }
             Phase::Device => self.fail(machine, Entry::Timer, "no interrupt from COM1"),
             Phase::Verification => {
                 machine.set_timer(now + SLICE);
@@ -232,13 +295,24 @@ impl SelfCheck {
 
     fn finish<M: Machine>(&mut self, machine: &mut M) -> Next {
         machine.report(b"selfcheck: PASS");
+        match self.ending {
+            Ending::Off => {}
+            Ending::Panic => super::panic::fatal("as asked for"),
+            Ending::Exception => {
+                // SAFETY: it is not safe; the fault is the point.
+                unsafe { (0xffff_8fff_0000_0000 as *mut u64).write_volatile(1) };
+            }
+            Ending::Overflow => log!(Info, "{}", overflow(0)),
+            Ending::Allocation => log!(Info, "{:p}", Box::new(core::hint::black_box(7))),
+            Ending::Never => return self.thread(1),
+        }
         machine.power_off(PowerOff::Success);
         Next::Idle
     }
 }
 
 impl Core for SelfCheck {
-    fn boot<M: Machine>(machine: &mut M, info: &BootInfo<'_>) -> Self {
+    fn boot<M: Machine>(machine: &mut M, info: &BootInfo<'_>) -> Result<Self, Refused> {
         let mut frames = Frames(info.usable.iter(), 0, 0);
         let (code, data) = (frames.next(machine), frames.next(machine));
         let (start, end) = (&raw const selfcheck_start, &raw const selfcheck_end);
@@ -254,17 +328,19 @@ impl Core for SelfCheck {
         }
         let second = &raw const selfcheck_second as u64 - start as u64;
         let threads = [0, second].map(|offset| make_thread(machine, &mut frames, code, data, offset));
-        log!(Info, "selfcheck: {} frames usable, KPTI {}", info.usable.iter().map(|r| u64::from(r.1)).sum::<u64>(), info.kpti);
-        Self {
+        let usable: u64 = info.usable.iter().map(|range| u64::from(range.1)).sum();
+        log!(Info, "selfcheck: {usable} frames usable, bundle {:x?}", info.bundle.map(|b| b.0.len()));
+        Ok(Self {
             threads,
             running: 0,
             phase: Phase::Ring3,
-            work: Some(Box::new(Work { n: 100_000_000 })),
+            work: Some(Box::new(Spin { turns: 100_000_000 })),
             ticks: 0,
             deadline: 0,
             com1: info.isa_lines[4],
             has_serial: info.has_serial,
-        }
+            ending: info.ending,
+        })
     }
 
     fn first<M: Machine>(&mut self, machine: &mut M) -> Next {

@@ -13,9 +13,8 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use alloc::boxed::Box;
 use kernel::log;
 use kernel::machine::{Entry, Frame, FrameReader, Next, Registers};
-use kernel::verify::Work;
 
-use super::core_iface::{self, ActiveCore, Core};
+use super::core_iface::{ActiveCore, Core, Job, RunJob};
 use super::descriptors::{KERNEL_CODE, KERNEL_DATA};
 use super::entry::{self, VERIFICATION_DONE};
 use super::hardware::Hardware;
@@ -90,6 +89,12 @@ pub extern "C" fn on_syscall() -> *mut Registers {
 /// Every other entry. Returns the save area of the thread to resume.
 pub extern "C" fn on_interrupt(vector: u64, error: u64) -> *mut Registers {
     let vector = vector as u8;
+    // SAFETY: this is an entry.
+    if unsafe { glue().hardware.smap } {
+        // Ring 3 may have set AC, which lifts SMAP; SYSCALL clears it by itself.
+        // SAFETY: CLAC exists where SMAP does.
+        unsafe { asm!("clac", options(nomem, nostack)) };
+    }
     if vector < 32 {
         let address = if vector == 14 { regs::cr2() } else { 0 };
         return run(Entry::Fault { vector, error, address });
@@ -277,14 +282,14 @@ extern "C" fn idle() -> ! {
 }
 
 /// The job that the verification context has; null when it is idle.
-static WORK: AtomicPtr<Work> = AtomicPtr::new(null_mut());
+static WORK: AtomicPtr<Job> = AtomicPtr::new(null_mut());
 /// The job it has finished.
-static WORK_DONE: AtomicPtr<Work> = AtomicPtr::new(null_mut());
+static WORK_DONE: AtomicPtr<Job> = AtomicPtr::new(null_mut());
 /// End of the highest frame that may be read through the physical map.
 static PHYSMAP_END: AtomicU64 = AtomicU64::new(0);
 
 /// Gives the context a job. Returns it if the context is busy.
-pub fn start_work(work: Box<Work>) -> Result<(), Box<Work>> {
+pub fn start_work(work: Box<Job>) -> Result<(), Box<Job>> {
     let busy = !WORK.load(Ordering::Relaxed).is_null() || !WORK_DONE.load(Ordering::Relaxed).is_null();
     if busy {
         return Err(work);
@@ -294,7 +299,7 @@ pub fn start_work(work: Box<Work>) -> Result<(), Box<Work>> {
 }
 
 /// Takes the finished job back.
-pub fn finish_work() -> Option<Box<Work>> {
+pub fn finish_work() -> Option<Box<Job>> {
     let done = WORK_DONE.swap(null_mut(), Ordering::Relaxed);
     // SAFETY: what stands there came from `Box::into_raw` in `start_work`, and the context, which moved it
     // there by its last instruction, no longer uses it.
@@ -336,7 +341,7 @@ extern "C" fn verification() -> ! {
         // software interrupt. That enters the kernel from ring 0 and saves this context; it goes on here with
         // the next job.
         unsafe {
-            core_iface::run_work(&mut *work, &PhysicalFrames);
+            (*work).run(&PhysicalFrames);
             asm!("int {}", const VERIFICATION_DONE);
         }
     }
