@@ -1,0 +1,197 @@
+//! What people can ask for, read from a line. Pure.
+
+use crate::demo::Demo;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use sila_rt::sila_abi::record::{Name, Version};
+
+/// A command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Nothing: an empty line.
+    Nothing,
+    /// List the commands.
+    Help,
+    /// List the processes.
+    Ps,
+    /// List a process's capabilities.
+    Caps(u64),
+    /// Show totals of memory.
+    Mem,
+    /// List the modules that ModuleManager knows.
+    Modules,
+    /// List the registered services.
+    Services,
+    /// Load a module.
+    Load {
+        /// Which.
+        name: Name,
+        /// That version, or the newest.
+        version: Option<Version>,
+    },
+    /// Stop a module.
+    Stop(u64),
+    /// Call a service.
+    Call {
+        /// Which.
+        service: Name,
+        /// The text call.
+        text: String,
+        /// A demonstration program to pass along.
+        program: Option<Demo>,
+    },
+    /// Tell the time since boot.
+    Uptime,
+    /// Show the kernel's log.
+    Log,
+    /// Switch the machine off.
+    PowerOff,
+}
+
+/// Each command's form and what it does, in the order of `help`.
+pub const HELP: &[(&str, &str)] = &[
+    ("help", "list these commands"),
+    ("ps", "list the processes"),
+    ("caps ID", "list the capabilities of a process"),
+    ("mem", "show memory in use"),
+    ("modules", "list the modules that were loaded"),
+    ("services", "list the registered services"),
+    ("load NAME[@VERSION]", "load a module: the newest version, or that one"),
+    ("stop ID", "stop the module in this process"),
+    ("call SERVICE WORDS…", "call a service; @fib, @spin or @trap passes a WebAssembly program"),
+    ("uptime", "show the time since boot"),
+    ("log", "show the kernel's log"),
+    ("poweroff", "switch the machine off"),
+];
+
+/// Reads a line.
+///
+/// # Errors
+/// A sentence that names what is wrong.
+pub fn parse(line: &str) -> Result<Command, String> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let Some((&verb, arguments)) = words.split_first() else { return Ok(Command::Nothing) };
+    let plain = |command| if arguments.is_empty() { Ok(command) } else { Err(takes_none(verb, arguments)) };
+    match verb {
+        "help" => plain(Command::Help),
+        "ps" => plain(Command::Ps),
+        "mem" => plain(Command::Mem),
+        "modules" => plain(Command::Modules),
+        "services" => plain(Command::Services),
+        "uptime" => plain(Command::Uptime),
+        "log" => plain(Command::Log),
+        "poweroff" => plain(Command::PowerOff),
+        "caps" => process_id(verb, arguments).map(Command::Caps),
+        "stop" => process_id(verb, arguments).map(Command::Stop),
+        "load" => load(arguments),
+        "call" => call(arguments),
+        _ => Err(format!("no command is called `{verb}`; `help` lists them")),
+    }
+}
+
+fn takes_none(verb: &str, arguments: &[&str]) -> String {
+    format!("{verb}: takes no argument, but `{}` was given", arguments.join(" "))
+}
+
+fn process_id(verb: &str, arguments: &[&str]) -> Result<u64, String> {
+    match arguments {
+        [id] => id.parse().map_err(|_| format!("{verb}: `{id}` is not a process id; `ps` shows them")),
+        _ => Err(format!("{verb}: takes one process id: {verb} ID")),
+    }
+}
+
+fn name(verb: &str, what: &str, text: &str) -> Result<Name, String> {
+    Name::new(text).map_err(|error| format!("{verb}: `{text}` cannot name a {what}: {error}"))
+}
+
+fn load(arguments: &[&str]) -> Result<Command, String> {
+    let [module] = arguments else { return Err("load: takes one module: load NAME[@VERSION]".into()) };
+    let (text, version) = match module.split_once('@') {
+        None => (*module, None),
+        Some((text, version)) => {
+            let version = Version::parse(version).ok_or_else(|| {
+                format!("load: `{version}` is not a version (three numbers, such as 1.0.2)")
+            })?;
+            (text, Some(version))
+        }
+    };
+    Ok(Command::Load { name: name("load", "module", text)?, version })
+}
+
+fn call(arguments: &[&str]) -> Result<Command, String> {
+    let Some((service, words)) = arguments.split_first() else {
+        return Err("call: takes a service and what to tell it: call SERVICE WORDS…".into());
+    };
+    let service = name("call", "service", service)?;
+    let at = words.iter().position(|word| word.starts_with('@'));
+    let program = match at.and_then(|at| words.get(at)) {
+        None => None,
+        Some(word) => Some(Demo::from_argument(word).ok_or_else(|| {
+            format!("call: there is no demonstration program `{word}`; there are @fib, @spin and @trap")
+        })?),
+    };
+    let rest: Vec<&str> =
+        words.iter().enumerate().filter(|(i, _)| Some(*i) != at).map(|(_, word)| *word).collect();
+    Ok(Command::Call { service, text: rest.join(" "), program })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::new(text).unwrap()
+    }
+
+    #[test]
+    fn every_command_of_the_help_is_read() {
+        for (form, _) in HELP {
+            let line =
+                form.replace("ID", "7").replace("NAME[@VERSION]", "counter").replace("SERVICE", "wasm");
+            assert!(parse(&line).is_ok(), "{line}");
+        }
+        assert_eq!(parse("  ps  "), Ok(Command::Ps));
+        assert_eq!(parse("   "), Ok(Command::Nothing));
+    }
+
+    #[test]
+    fn load_takes_a_name_and_perhaps_a_version() {
+        assert_eq!(parse("load counter"), Ok(Command::Load { name: name("counter"), version: None }));
+        let version = Some(Version::new(1, 2, 3));
+        assert_eq!(parse("load counter@1.2.3"), Ok(Command::Load { name: name("counter"), version }));
+    }
+
+    #[test]
+    fn call_keeps_the_words_and_takes_the_program_out() {
+        let call =
+            |text: &str, program| Ok(Command::Call { service: name("wasm"), text: text.into(), program });
+        assert_eq!(parse("call wasm run  f 1"), call("run f 1", None));
+        assert_eq!(parse("call wasm run @fib fib 20"), call("run fib 20", Some(Demo::Fib)));
+        assert_eq!(parse("call wasm @spin run spin @x"), call("run spin @x", Some(Demo::Spin)));
+        assert_eq!(parse("call wasm"), call("", None));
+    }
+
+    #[test]
+    fn wrong_commands_are_answered_with_a_sentence_that_names_them() {
+        for (line, parts) in [
+            ("frobnicate", &["`frobnicate`", "help"][..]),
+            ("ps now", &["ps: takes no argument", "`now`"]),
+            ("caps", &["caps ID"]),
+            ("caps x", &["`x` is not a process id"]),
+            ("stop 1 2", &["stop ID"]),
+            ("load", &["load NAME"]),
+            ("load a b", &["load NAME"]),
+            ("load Counter", &["`Counter`", "name a module"]),
+            ("load counter@new", &["`new` is not a version"]),
+            ("call", &["call SERVICE"]),
+            ("call UPPER x", &["`UPPER`"]),
+            ("call wasm run @nosuch", &["`@nosuch`", "@fib"]),
+        ] {
+            let error = parse(line).unwrap_err();
+            for part in parts {
+                assert!(error.contains(part), "{line}: {error}");
+            }
+        }
+    }
+}

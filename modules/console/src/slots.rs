@@ -1,0 +1,15 @@
+//! Where the console's manifest puts its capabilities.
+
+use sila_rt::sila_abi::Slot;
+use sila_rt::sila_abi::protocol::layout::FIRST_OTHER;
+
+/// SystemControl (READ, MANAGE).
+pub const CONTROL: Slot = Slot(FIRST_OTHER.0);
+/// The ports of COM1 (READ, WRITE).
+pub const COM1: Slot = Slot(FIRST_OTHER.0 + 1);
+/// The interrupt line of COM1 (MANAGE).
+pub const IRQ: Slot = Slot(FIRST_OTHER.0 + 2);
+/// ModuleManager's endpoint (SEND, GRANT).
+pub const MANAGER: Slot = Slot(FIRST_OTHER.0 + 3);
+/// The Pool that pays for the modules that people load (CREATE, COPY).
+pub const USER_POOL: Slot = Slot(FIRST_OTHER.0 + 4);
