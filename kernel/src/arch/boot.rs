@@ -270,12 +270,12 @@ fn start_core(found: &Found) -> ! {
     };
     // SAFETY: boot.
     let glue = unsafe { trap::glue() };
-    let Ok(mut core) = ActiveCore::boot(&mut glue.hardware, &info) else {
+    let Ok(mut core) = ActiveCore::start_on(&mut glue.hardware, &info) else {
         serial::report(b"BOOT REFUSED\n");
         glue.hardware.power_off(PowerOff::Failure);
         regs::halt_for_ever();
     };
-    let next = core.first(&mut glue.hardware);
+    let next = core.first_context(&mut glue.hardware);
     glue.core = Some(core);
     let (used, free) = heap::usage();
     log!(Debug, "boot heap: {} KiB used, {} KiB left", used / 1024, free / 1024);

@@ -32,12 +32,12 @@ pub struct Refused;
 
 /// The core as the edge sees it.
 pub trait Core: Sized {
-    /// Takes over the machine. The first thing to run comes from [`Core::first`].
-    fn boot<M: Machine>(machine: &mut M, info: &BootInfo<'_>) -> Result<Self, Refused>;
+    /// Takes over the machine. The first thing to run comes from [`Core::first_context`].
+    fn start_on<M: Machine>(machine: &mut M, info: &BootInfo<'_>) -> Result<Self, Refused>;
     /// What runs first.
-    fn first<M: Machine>(&mut self, machine: &mut M) -> Next;
+    fn first_context<M: Machine>(&mut self, machine: &mut M) -> Next;
     /// Handles one entry.
-    fn enter<M: Machine>(&mut self, machine: &mut M, entry: Entry) -> Next;
+    fn handle<M: Machine>(&mut self, machine: &mut M, entry: Entry) -> Next;
 }
 
 /// A job of the verification context.
@@ -54,7 +54,7 @@ mod real {
     use kernel::machine::{Entry, FRAME_SIZE, Frame, FrameReader, Machine, Next};
 
     impl Core for ActiveCore {
-        fn boot<M: Machine>(machine: &mut M, info: &BootInfo<'_>) -> Result<Self, Refused> {
+        fn start_on<M: Machine>(machine: &mut M, info: &BootInfo<'_>) -> Result<Self, Refused> {
             let Some((bundle, bundle_frame)) = info.bundle else {
                 log!(Error, "there is no boot bundle (file `ramdisk` beside the kernel)");
                 return Err(Refused);
@@ -72,12 +72,12 @@ mod real {
             })
         }
 
-        fn first<M: Machine>(&mut self, machine: &mut M) -> Next {
+        fn first_context<M: Machine>(&mut self, machine: &mut M) -> Next {
             self.decide(machine)
         }
 
         #[inline(always)]
-        fn enter<M: Machine>(&mut self, machine: &mut M, entry: Entry) -> Next {
+        fn handle<M: Machine>(&mut self, machine: &mut M, entry: Entry) -> Next {
             self.enter(machine, entry)
         }
     }

@@ -312,7 +312,7 @@ impl SelfCheck {
 }
 
 impl Core for SelfCheck {
-    fn boot<M: Machine>(machine: &mut M, info: &BootInfo<'_>) -> Result<Self, Refused> {
+    fn start_on<M: Machine>(machine: &mut M, info: &BootInfo<'_>) -> Result<Self, Refused> {
         let mut frames = Frames(info.usable.iter(), 0, 0);
         let (code, data) = (frames.next(machine), frames.next(machine));
         let (start, end) = (&raw const selfcheck_start, &raw const selfcheck_end);
@@ -343,12 +343,12 @@ impl Core for SelfCheck {
         })
     }
 
-    fn first<M: Machine>(&mut self, machine: &mut M) -> Next {
+    fn first_context<M: Machine>(&mut self, machine: &mut M) -> Next {
         machine.set_timer(machine.now() + SLICE);
         self.thread(0)
     }
 
-    fn enter<M: Machine>(&mut self, machine: &mut M, entry: Entry) -> Next {
+    fn handle<M: Machine>(&mut self, machine: &mut M, entry: Entry) -> Next {
         match entry {
             Entry::Syscall => self.syscall(machine),
             Entry::Fault { vector, address, .. } => self.fault(machine, entry, vector, address),

@@ -140,7 +140,7 @@ fn run(entry: Entry) -> *mut Registers {
     // SAFETY: this is an entry.
     let (glue, cpu) = unsafe { (glue(), cpu()) };
     let Some(core) = &mut glue.core else { fatal("an entry before the core has booted") };
-    let next = core.enter(&mut glue.hardware, entry);
+    let next = core.handle(&mut glue.hardware, entry);
     leave(cpu, &mut glue.hardware, next)
 }
 
