@@ -1,6 +1,7 @@
 //! The event loop around [`deep_compression::service`]: receives, keeps the regions, lets one worker decompress.
 #![no_std]
 #![no_main]
+#![forbid(unsafe_code)]
 
 use deep_compression::engine::{DecompressError, Limits, decompress_exact};
 use deep_compression::service::{
@@ -28,7 +29,7 @@ const WORKER_STACK: u64 = 32;
 /// The most bytes that the Region around a payload may have.
 const MAX_SOURCE: usize = 1 << 30;
 /// What a job may be: the service's own Pool holds one output at a time.
-const LIMITS: Limits = Limits { max_output: 16 << 20, ..Limits::DEFAULT };
+const LIMITS: Limits = Limits { max_output: 8 << 20, ..Limits::DEFAULT };
 
 /// A refusal with its word 0.
 #[derive(Clone, Copy)]

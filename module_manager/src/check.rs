@@ -140,3 +140,44 @@ pub fn failure(error: ChainError) -> Failure {
     };
     Failure::with(kind, error.number().into(), 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sila_abi::package::PackageError;
+
+    #[test]
+    fn each_rule_of_the_chain_keeps_its_number() {
+        let cases = [
+            (ChainError::Package(PackageError::Truncated), LoadError::PackageMalformed),
+            (ChainError::UnknownKey, LoadError::PackageKeyUnknown),
+            (ChainError::KeyRevoked, LoadError::PackageKeyRevoked),
+            (ChainError::PackageSignature, LoadError::PackageSignature),
+            (ChainError::ManifestSignature, LoadError::ManifestSignature),
+            (ChainError::PayloadDigest, LoadError::PayloadDigest),
+            (ChainError::PublisherMismatch, LoadError::WrongPublisher),
+            (ChainError::Namespace, LoadError::Namespace),
+            (ChainError::BelowFloor, LoadError::PackageRejected),
+        ];
+        for (rule, error) in cases {
+            assert_eq!(failure(rule), Failure::with(error, rule.number().into(), 0), "{rule}");
+        }
+    }
+
+    #[test]
+    fn a_package_outside_the_bundle_is_not_read() {
+        let package = |offset, len| PackageRef {
+            name: Name::new("a").unwrap(),
+            version: Version::MIN,
+            offset,
+            len,
+        };
+        let bundle = [0; 100];
+        assert_eq!(package_bytes(&bundle, &package(90, 10)).map(<[u8]>::len), Some(10));
+        for (offset, len) in [(90, 11), (101, 0), (u64::MAX, 1), (1, u64::MAX)] {
+            assert_eq!(package_bytes(&bundle, &package(offset, len)), None);
+            assert_eq!(proof_of(&bundle, &package(offset, len)).err(), Some(LoadError::BundleUnreadable));
+        }
+        assert_eq!(proof_of(&bundle, &package(0, 100)).err(), Some(LoadError::PackageMalformed));
+    }
+}

@@ -1,6 +1,7 @@
 //! The event loop around [`service_registry::registry`]: receives, asks the kernel for labels, keeps the endpoints.
 #![no_std]
 #![no_main]
+#![forbid(unsafe_code)]
 
 use service_registry::registry::{Answer, CAPACITY, Event, Label, Registry};
 use sila_abi::protocol::layout::FIRST_OTHER;

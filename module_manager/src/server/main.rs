@@ -1,6 +1,7 @@
 //! The event loop around [`module_manager::manager`]: one thread that blocks only in `recv`, and four couriers.
 #![no_std]
 #![no_main]
+#![forbid(unsafe_code)]
 
 extern crate alloc;
 
