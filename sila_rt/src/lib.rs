@@ -10,8 +10,6 @@ extern crate alloc;
 pub mod clock;
 pub mod courier;
 pub mod entry;
-#[cfg(any(feature = "c-alloc", test))]
-pub mod cshim;
 mod error;
 pub mod heap;
 pub mod ipc;
