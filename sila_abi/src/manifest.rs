@@ -7,6 +7,7 @@
 extern crate alloc;
 use crate::contract::{Contract, ContractError};
 use crate::object::ObjectType;
+use crate::protocol::layout::FIRST_DYNAMIC;
 use crate::record::{
     Bounded, DecodeError, Digest, KeyId, Name, Version, VersionRange, decode_canonical, encode_canonical,
 };
@@ -24,8 +25,8 @@ pub const MANIFEST_MAX: usize = 16 << 10;
 pub const MAX_REQUESTS: usize = 32;
 /// The most dependencies of a manifest.
 pub const MAX_DEPENDENCIES: usize = 16;
-/// The highest slot that a request may name; slot 0 is never a capability.
-pub const MAX_SLOT: u16 = 1023;
+/// The highest slot that a request may name; slot 0 is never a capability, and those above are for run time.
+pub const MAX_SLOT: u16 = FIRST_DYNAMIC.0 - 1;
 /// The most pages of a module's first stack.
 pub const MAX_STACK_PAGES: u32 = 4096;
 /// The longest init or prepare deadline, in milliseconds.
