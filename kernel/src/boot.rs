@@ -136,6 +136,7 @@ impl Kernel {
                 permanent(ObjectType::IrqHandler, global as u32)
             }
             BootObjectKind::KeyRing => permanent(ObjectType::KeyRing, 0),
+            BootObjectKind::Policy => permanent(ObjectType::Policy, 0),
             BootObjectKind::SystemControl => permanent(ObjectType::SystemControl, 0),
             BootObjectKind::TestControl if self.test_system => permanent(ObjectType::TestControl, 0),
             BootObjectKind::Clock => permanent(ObjectType::Clock, 0),

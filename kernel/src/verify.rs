@@ -94,7 +94,7 @@ impl Work {
 }
 
 /// Runs a job to its verdict.
-pub fn run(work: &mut Work, frames: &impl FrameReader) {
+pub fn run(work: &mut Work, frames: &dyn FrameReader) {
     let verdict = match work.image {
         Some((backing, pages)) => verify_load(work, backing, pages, frames),
         None => verify_record(work),
@@ -106,7 +106,7 @@ fn verify_load(
     work: &Work,
     backing: Backing,
     pages: u32,
-    frames: &impl FrameReader,
+    frames: &dyn FrameReader,
 ) -> Result<Verdict, ChainError> {
     let keys = work.keys.ok_or(ChainError::UnknownKey)?;
     let proof = LoadProof::parse(work.bytes.get(..work.length).unwrap_or_default()).map_err(ChainError::Proof)?;
@@ -123,7 +123,7 @@ fn verify_load(
 }
 
 /// The bulk digest of the first `length` bytes of a Region.
-fn hash_image(backing: Backing, length: u64, frames: &impl FrameReader) -> Digest {
+fn hash_image(backing: Backing, length: u64, frames: &dyn FrameReader) -> Digest {
     let mut hasher = BulkHasher::new();
     let mut left = length;
     let mut page = 0;
@@ -138,7 +138,7 @@ fn hash_image(backing: Backing, length: u64, frames: &impl FrameReader) -> Diges
 }
 
 /// The frame of a page, read through the context's own view of memory.
-fn read_frame(backing: Backing, page: u32, frames: &impl FrameReader) -> Frame {
+fn read_frame(backing: Backing, page: u32, frames: &dyn FrameReader) -> Frame {
     let word = |frame: Frame, at: usize| {
         let bytes = frames.bytes(frame);
         bytes.get(at * 8..at * 8 + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes)
