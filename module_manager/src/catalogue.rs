@@ -39,7 +39,11 @@ pub fn packages(bundle: &Bundle<'_>) -> Vec<PackageRef> {
 ///
 /// # Errors
 /// [`LoadError::NoSuchModule`] or [`LoadError::NoSuchVersion`].
-pub fn choose(packages: &[PackageRef], name: &Name, version: Option<Version>) -> Result<PackageRef, LoadError> {
+pub fn choose(
+    packages: &[PackageRef],
+    name: &Name,
+    version: Option<Version>,
+) -> Result<PackageRef, LoadError> {
     let mut known = false;
     let mut best: Option<PackageRef> = None;
     for package in packages.iter().filter(|package| package.name == *name) {

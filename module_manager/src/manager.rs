@@ -130,9 +130,8 @@ impl Manager {
     /// [`LoadError::NoScope`] or [`LoadError::NoMoreEntries`].
     pub fn list(&self, requester: u64, cursor: u64) -> Result<ModuleRecord, LoadError> {
         let scope = Scope::of(requester)?;
-        let visible = |entry: &&Entry| {
-            entry.instance.0 > cursor && (scope.all || entry.requester == requester)
-        };
+        let visible =
+            |entry: &&Entry| entry.instance.0 > cursor && (scope.all || entry.requester == requester);
         let entry = self.entries.iter().find(visible).ok_or(LoadError::NoMoreEntries)?;
         let facts = entry.facts.as_deref();
         Ok(ModuleRecord {
@@ -262,7 +261,8 @@ impl Manager {
         wanted: impl Fn(&Entry) -> bool,
         actions: &mut Vec<Action>,
     ) {
-        let picked: Vec<_> = self.entries.iter().filter(|e| wanted(e)).map(|e| (e.instance, e.stage)).collect();
+        let picked: Vec<_> =
+            self.entries.iter().filter(|e| wanted(e)).map(|e| (e.instance, e.stage)).collect();
         for (instance, stage) in picked {
             let error = match stage {
                 Stage::Decompressing => LoadError::DecompressionLost,
@@ -296,7 +296,8 @@ impl Manager {
             if let Err(refused) = self.take(instance, done) {
                 (trigger, failure) = (Trigger::Failed, Some(refused));
             }
-        } else if let Some(entry) = self.entry_mut(instance).filter(|entry| entry.stage == Stage::Collecting) {
+        } else if let Some(entry) = self.entry_mut(instance).filter(|entry| entry.stage == Stage::Collecting)
+        {
             // A job that was collected is gone, whatever the verdict.
             entry.held.remove(Held::JOB);
         }

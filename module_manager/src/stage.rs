@@ -233,9 +233,9 @@ mod tests {
     #[test]
     fn every_pair_is_answered_and_only_the_end_is_final() {
         for stage in Stage::ALL {
-            let leaves = TRIGGERS.iter().any(|trigger| {
-                matches!(stage.after(*trigger), Ok(Next::To(_) | Next::Fail | Next::End))
-            });
+            let leaves = TRIGGERS
+                .iter()
+                .any(|trigger| matches!(stage.after(*trigger), Ok(Next::To(_) | Next::Fail | Next::End)));
             assert_eq!(leaves, stage != Stage::Ended, "{stage:?}");
         }
     }

@@ -77,10 +77,9 @@ impl Server {
     fn answer(&mut self, mut incoming: Incoming) {
         let outgoing = match self.dispatch(&mut incoming) {
             Ok(outgoing) => outgoing,
-            Err(Refusal { error, detail }) => Outgoing {
-                message: Message::with(error.number().into(), &[detail]),
-                lent: None,
-            },
+            Err(Refusal { error, detail }) => {
+                Outgoing { message: Message::with(error.number().into(), &[detail]), lent: None }
+            }
         };
         // A caller that is gone, or has no slot for the capability, has only itself to blame.
         let _ = incoming.reply.send(&outgoing.message);
@@ -140,7 +139,8 @@ impl Server {
         let Answer::Found { place, entry } = self.registry.handle(Event::Lookup { name })? else {
             return Err(RegistryError::Malformed.into());
         };
-        let endpoint = self.endpoints.get(place).and_then(Option::as_ref).ok_or(RegistryError::NoSuchService)?;
+        let endpoint =
+            self.endpoints.get(place).and_then(Option::as_ref).ok_or(RegistryError::NoSuchService)?;
         let held = Rights::from_word(op::CapStatus(endpoint.slot())?.words[1]).unwrap_or(Rights::SEND);
         let rights = u64::from((held & CLIENT_RIGHTS).bits());
         let lent = match caller {

@@ -9,7 +9,12 @@ fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
-fn register(registry: &mut Registry, caller: u64, publisher: &str, service: &str) -> Result<Answer, RegistryError> {
+fn register(
+    registry: &mut Registry,
+    caller: u64,
+    publisher: &str,
+    service: &str,
+) -> Result<Answer, RegistryError> {
     let label = Some(Label { publisher: name(publisher), name: name(service) });
     registry.handle(Event::Register { caller, name: name(service), label })
 }
@@ -19,7 +24,10 @@ fn a_registered_service_is_found_with_its_publisher() {
     let mut registry = Registry::new();
     assert_eq!(register(&mut registry, A, "pub", "counter"), Ok(Answer::Registered { place: 0 }));
     let entry = Entry { name: name("counter"), publisher: name("pub"), registrant: A };
-    assert_eq!(registry.handle(Event::Lookup { name: name("counter") }), Ok(Answer::Found { place: 0, entry }));
+    assert_eq!(
+        registry.handle(Event::Lookup { name: name("counter") }),
+        Ok(Answer::Found { place: 0, entry })
+    );
 }
 
 #[test]
@@ -116,7 +124,10 @@ fn every_standing_answers_every_event() {
         for event in [NameEvent::Register, NameEvent::Lookup, NameEvent::RegistrantEnded] {
             let step = standing.after(event);
             assert_eq!(step == Ok(Step::Enter), (standing, event) == (Standing::Absent, NameEvent::Register));
-            assert_eq!(step == Ok(Step::Leave), (standing, event) == (Standing::Own, NameEvent::RegistrantEnded));
+            assert_eq!(
+                step == Ok(Step::Leave),
+                (standing, event) == (Standing::Own, NameEvent::RegistrantEnded)
+            );
             lines += 1;
         }
     }

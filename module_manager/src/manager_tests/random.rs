@@ -6,10 +6,10 @@ fn random_step(world: &mut World, op: u8, pick: usize) {
     match op {
         0 => {
             let _ = world.load([CONSOLE, TESTS, 99][pick % 3], counter());
-        },
+        }
         1 => {
             let _ = world.load(CONSOLE, Load::newest(name(["wasm", "nosuch"][pick % 2])));
-        },
+        }
         2..=6 if steps > 0 => {
             world.steps.rotate_left(pick % steps);
             world.succeed();

@@ -11,9 +11,9 @@ use module_manager::event::{Action, Done, Event, Held, Instance, RequestId};
 use module_manager::facts::Facts;
 use module_manager::manager::Manager;
 use sila_abi::protocol::deep_compression::Submit;
+use sila_abi::protocol::lifecycle;
 use sila_abi::protocol::module_manager::{self as protocol, Failure, Load, LoadError, Loaded};
 use sila_abi::protocol::wire::{FIRST_INSTANCE, OK};
-use sila_abi::protocol::lifecycle;
 use sila_abi::syscall::FOREVER;
 use sila_abi::{Error, ObjectType, Rights, Slot};
 use sila_rt::ipc::{Incoming, Message, Received, Reply, recv};
@@ -219,7 +219,9 @@ impl Server {
             Action::Verify(instance, package) => self.verifier.push(VerifyJob { instance, package }),
             Action::CreateOutput(instance, bytes) => self.step(instance, |load, _| load.create_output(bytes)),
             Action::Submit(instance, facts) => self.submit(instance, &facts),
-            Action::Collect(instance, job) => self.decompressor.push(DecompressJob::Collect { instance, job }),
+            Action::Collect(instance, job) => {
+                self.decompressor.push(DecompressJob::Collect { instance, job })
+            }
             Action::Copy(instance, facts) => self.step(instance, |load, bundle| load.copy(bundle, &facts)),
             Action::Seal(instance) => self.step(instance, |load, _| load.seal()),
             Action::BuildProof(instance, package) => {

@@ -1,7 +1,7 @@
 //! The steps that the main thread takes itself: none blocks, each is bounded.
 
-use crate::couriers::{CreateJob, DIED, Outcome, kernel_failure};
 use crate::ENDPOINT;
+use crate::couriers::{CreateJob, DIED, Outcome, kernel_failure};
 use alloc::vec::Vec;
 use module_manager::catalogue::PackageRef;
 use module_manager::check::proof_of;
@@ -104,9 +104,8 @@ impl Resources {
         let mut made = Vec::new();
         for (request, source) in sources(&facts.requests, &target.grants) {
             let slot = self.source(instance, source);
-            let refuse = |cause: CallError| {
-                Failure::kernel(LoadError::EndowmentRefused, cause.error, request.into())
-            };
+            let refuse =
+                |cause: CallError| Failure::kernel(LoadError::EndowmentRefused, cause.error, request.into());
             made.push((request, slot.map_err(refuse)?));
         }
         self.sources = made;
@@ -190,4 +189,3 @@ impl Resources {
         }
     }
 }
-

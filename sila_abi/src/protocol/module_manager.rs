@@ -4,7 +4,9 @@
 //! instances, which report to the same endpoint by [`super::lifecycle`].
 
 use super::deep_compression::DecompressionError;
-use super::wire::{self, DIGEST_WORDS, NAME_WORDS, digest_at, digest_words, name_at, name_words, service_errors};
+use super::wire::{
+    self, DIGEST_WORDS, NAME_WORDS, digest_at, digest_words, name_at, name_words, service_errors,
+};
 use crate::Error;
 use crate::record::{Digest, Name, Version};
 
@@ -214,7 +216,8 @@ impl ModuleRecord {
     pub fn to_words(&self) -> [u64; RECORD_WORDS] {
         let mut words = [0; RECORD_WORDS];
         let version = self.version.to_word();
-        let head = [self.cursor, self.process, self.state as u64, version, self.requester, self.cause, self.code];
+        let head =
+            [self.cursor, self.process, self.state as u64, version, self.requester, self.cause, self.code];
         wire::put(&mut words, 0, &head);
         wire::put(&mut words, 7, &name_words(&self.name));
         if let Some(publisher) = &self.publisher {
@@ -368,7 +371,11 @@ impl Failure {
     /// DeepCompression's error inside.
     pub fn decompression_error(&self) -> Option<DecompressionError> {
         let number = u16::try_from(self.detail).ok()?;
-        if self.error == LoadError::DecompressionRefused { DecompressionError::from_number(number) } else { None }
+        if self.error == LoadError::DecompressionRefused {
+            DecompressionError::from_number(number)
+        } else {
+            None
+        }
     }
 }
 
