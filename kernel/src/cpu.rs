@@ -105,8 +105,9 @@ pub fn mitigations(facts: &Facts, kpti: Option<bool>) -> Mitigations {
         Vendor::Intel => facts.capabilities & capability::RDCL_NO == 0 && !listed,
         Vendor::Other => true,
     };
-    let sampling =
-        facts.vendor == Vendor::Intel && facts.capabilities & capability::MDS_NO == 0 && has(Features::MD_CLEAR);
+    let sampling = facts.vendor == Vendor::Intel
+        && facts.capabilities & capability::MDS_NO == 0
+        && has(Features::MD_CLEAR);
     Mitigations {
         kpti: kpti.unwrap_or(meltdown),
         ibrs_always: has(Features::IBRS_IBPB) && facts.capabilities & capability::IBRS_ALL != 0,
@@ -128,7 +129,10 @@ mod tests {
         assert!(mitigations(&intel(0x3c, 0, Features::empty()), None).kpti);
         let fixed = capability::RDCL_NO | capability::MDS_NO | capability::IBRS_ALL;
         let m = mitigations(&intel(0x6a, fixed, Features::IBRS_IBPB | Features::MD_CLEAR), None);
-        assert_eq!(m, Mitigations { kpti: false, ibrs_always: true, ibpb_on_switch: true, verw_on_exit: false });
+        assert_eq!(
+            m,
+            Mitigations { kpti: false, ibrs_always: true, ibpb_on_switch: true, verw_on_exit: false }
+        );
     }
 
     #[test]
@@ -161,8 +165,12 @@ mod tests {
             let set = n / 3 % 8;
             let features = (0..3).filter(|i| set >> i & 1 == 1).fold(Features::empty(), |f, i| f | bits[i]);
             let set = n / 24 % 8;
-            let capabilities =
-                [RDCL_NO, IBRS_ALL, MDS_NO].iter().enumerate().filter(|(i, _)| set >> i & 1 == 1).map(|(_, c)| c).sum();
+            let capabilities = [RDCL_NO, IBRS_ALL, MDS_NO]
+                .iter()
+                .enumerate()
+                .filter(|(i, _)| set >> i & 1 == 1)
+                .map(|(_, c)| c)
+                .sum();
             let model = if n / 192 == 0 { 0x3c } else { 0x36 };
             let facts = Facts { vendor, family: 6, model, features, capabilities };
             let m = mitigations(&facts, None);
@@ -173,7 +181,11 @@ mod tests {
             };
             assert_eq!(m.kpti, !safe, "{facts:?}");
             assert!(!m.ibrs_always || features.contains(Features::IBRS_IBPB), "{facts:?}");
-            assert_eq!(m.ibpb_on_switch, features.intersects(Features::IBRS_IBPB | Features::IBPB), "{facts:?}");
+            assert_eq!(
+                m.ibpb_on_switch,
+                features.intersects(Features::IBRS_IBPB | Features::IBPB),
+                "{facts:?}"
+            );
             assert!(!m.verw_on_exit || features.contains(Features::MD_CLEAR), "{facts:?}");
         }
     }

@@ -25,7 +25,9 @@ use super::lapic::{self, Lapic};
 use super::memory_map::Ranges;
 use super::paging::Root;
 use super::panic::fatal;
-use super::{descriptors, features, framebuffer, fwcfg, heap, layout, percpu, power, regs, serial, spaces, trap};
+use super::{
+    descriptors, features, framebuffer, fwcfg, heap, layout, percpu, power, regs, serial, spaces, trap,
+};
 
 static CONFIG: BootloaderConfig = {
     let mut config = BootloaderConfig::new_default();
@@ -179,7 +181,9 @@ fn bundle(info: &bootloader_api::BootInfo) -> Option<(u64, u64)> {
 
 extern "C" fn second_half() -> ! {
     // SAFETY: the first half is over; nobody else takes it.
-    let Some(mut found) = (unsafe { (*FOUND.0.get()).take() }) else { fatal("the second half of boot ran twice") };
+    let Some(mut found) = (unsafe { (*FOUND.0.get()).take() }) else {
+        fatal("the second half of boot ran twice")
+    };
     let area = percpu::address_of(0);
     // SAFETY: GS becomes this CPU's struct before anything asks for it; `map_entry_area` made the tables, and
     // the heaps' memory was taken from the free list.
@@ -239,7 +243,13 @@ fn announce(found: &Found) {
     log!(Info, "mitigations: {:?}", found.mitigations);
     log!(Info, "extended state: XCR0 {:#x}", hardware.fpu.mask());
     let clock = &hardware.clock;
-    log!(Info, "clock: TSC {} kHz, timer {} kHz, by {}", clock.tsc_hz / 1000, clock.timer_hz / 1000, clock.source);
+    log!(
+        Info,
+        "clock: TSC {} kHz, timer {} kHz, by {}",
+        clock.tsc_hz / 1000,
+        clock.timer_hz / 1000,
+        clock.source
+    );
     let (kib, ranges) = ((found.free.total() + found.reclaim.total()) / 1024, found.free.list().len());
     log!(Info, "memory: {kib} KiB free in {ranges} ranges, boot heap {} KiB", found.heap.1 / 1024);
     if let Some((at, bytes)) = found.bundle {

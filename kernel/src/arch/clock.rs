@@ -39,8 +39,7 @@ type Sample = Option<(u64, u64, u64)>;
 
 impl Clock {
     /// A clock that stands at 0.
-    pub const OFF: Self =
-        Self { start: 0, scale: 0, tsc_hz: 0, timer_hz: 0, timer_scale: 0, source: "none" };
+    pub const OFF: Self = Self { start: 0, scale: 0, tsc_hz: 0, timer_hz: 0, timer_scale: 0, source: "none" };
 
     /// Measures. The timer must be masked or its interrupt off; `hpet` is where it is mapped, 0 for nowhere.
     pub fn measure(tables: &Tables, lapic: Lapic, hpet: u64) -> Self {

@@ -38,8 +38,15 @@ pub unsafe fn write_segments(page: *mut u64, area: u64) {
     let tss = area + layout::DESCRIPTORS + TSS_OFFSET;
     // Accessed bits are set beforehand, so that the processor never writes to the table.
     let low = TSS_LIMIT | (tss & 0xff_ffff) << 16 | 0x89 << 40 | (tss >> 24 & 0xff) << 56;
-    let gdt =
-        [0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff, 0x00cf_f300_0000_ffff, 0x00af_fb00_0000_ffff, low, tss >> 32];
+    let gdt = [
+        0,
+        0x00af_9b00_0000_ffff,
+        0x00cf_9300_0000_ffff,
+        0x00cf_f300_0000_ffff,
+        0x00af_fb00_0000_ffff,
+        low,
+        tss >> 32,
+    ];
     // SAFETY: the caller's promise; both tables fit into the page.
     unsafe {
         for (index, entry) in gdt.into_iter().enumerate() {
@@ -84,7 +91,8 @@ pub unsafe fn write_gates(page: *mut u64) {
 /// # Safety
 /// The tables must be written and mapped there for good; the descriptor page still writable.
 pub unsafe fn load(area: u64) {
-    let gdt = DescriptorTablePointer { base: VirtAddr::new_truncate(area + layout::DESCRIPTORS), limit: 7 * 8 - 1 };
+    let gdt =
+        DescriptorTablePointer { base: VirtAddr::new_truncate(area + layout::DESCRIPTORS), limit: 7 * 8 - 1 };
     let idt = DescriptorTablePointer { base: VirtAddr::new_truncate(area + layout::IDT), limit: 4095 };
     // SAFETY: the caller's promise; the selectors are those of the new table.
     unsafe {

@@ -105,7 +105,11 @@ pub fn protect(features: Features, mitigations: Mitigations) {
 
 /// Points SYSCALL at the right trampoline.
 pub fn open_syscall(mitigations: Mitigations) {
-    let target = if mitigations.kpti { entry::syscall_entry_kpti as *const () } else { entry::syscall_entry_plain as *const () };
+    let target = if mitigations.kpti {
+        entry::syscall_entry_kpti as *const ()
+    } else {
+        entry::syscall_entry_plain as *const ()
+    };
     let star = u64::from(KERNEL_DATA) << 48 | u64::from(KERNEL_CODE) << 32;
     // SAFETY: the trampolines are mapped in every root; all flags but the fixed one are cleared on entry.
     unsafe {

@@ -132,7 +132,9 @@ impl Screen {
     fn draw(&mut self, row: usize, column: usize) {
         let byte = self.wanted[row][column];
         self.shown[row][column] = byte;
-        let Some(glyph) = get_raster(char::from(byte), FontWeight::Regular, RasterHeight::Size16) else { return };
+        let Some(glyph) = get_raster(char::from(byte), FontWeight::Regular, RasterHeight::Size16) else {
+            return;
+        };
         for (y, line) in glyph.raster().iter().enumerate() {
             for (x, intensity) in line.iter().enumerate() {
                 self.pixel(column * WIDTH + x, row * HEIGHT + y, *intensity);

@@ -9,11 +9,11 @@ use alloc::boxed::Box;
 use core::fmt;
 use core::ptr::null_mut;
 
+#[cfg(not(feature = "self-check"))]
+use super::core_iface::Job;
 use kernel::cpu::Mitigations;
 use kernel::log::{self, Level};
 use kernel::machine::{Entry, FRAME_SIZE, FRAME_WORDS, Frame, LogRead, Machine, PowerOff, Registers};
-#[cfg(not(feature = "self-check"))]
-use super::core_iface::Job;
 
 use super::clock::Clock;
 use super::fpu::Fpu;
@@ -63,7 +63,12 @@ impl Hardware {
         lapic: Lapic::OFF,
         lines: Lines::OFF,
         fpu: Fpu::OFF,
-        mitigations: Mitigations { kpti: false, ibrs_always: false, ibpb_on_switch: false, verw_on_exit: false },
+        mitigations: Mitigations {
+            kpti: false,
+            ibrs_always: false,
+            ibpb_on_switch: false,
+            verw_on_exit: false,
+        },
         fsgsbase: false,
         smap: false,
         kernel_half: [0; 256],

@@ -77,7 +77,8 @@ impl Lines {
         }
         for line in 0..LINES {
             let (level, low) = tables.line_mode(line as u32);
-            let entry = (u32::from(LINE_VECTOR) + line as u32) | u32::from(low) << 13 | u32::from(level) << 15;
+            let entry =
+                (u32::from(LINE_VECTOR) + line as u32) | u32::from(low) << 13 | u32::from(level) << 15;
             self.lines[line] = Line { level, masked: true, missed: false, entry };
             if let Some((apic, pin)) = self.find(line as u32) {
                 apic.write(0x11 + 2 * pin, u32::from(apic_id) << 24);

@@ -6,7 +6,6 @@
 
 use core::ops::RangeInclusive;
 
-use super::layout;
 use super::regs::{self, msr};
 
 /// Vectors of device lines, timer and inter-processor interrupts: exactly one IRR word.
@@ -159,6 +158,5 @@ impl Lapic {
     }
 }
 
-const _: () = assert!(*DEVICE_VECTORS.start() as u32 % 32 == 0 && *DEVICE_VECTORS.end() as u32 % 32 == 31);
+const _: () = assert!(DEVICE_VECTORS.start().is_multiple_of(32) && *DEVICE_VECTORS.end() as u32 % 32 == 31);
 const _: () = assert!(LINE_VECTOR as usize + LINES <= TIMER_VECTOR as usize);
-const _: () = assert!(layout::DEVICES != 0);

@@ -66,8 +66,9 @@ pub fn fatal_exception(frame: &ExceptionFrame, message: &str) -> ! {
     let ExceptionFrame { vector, error, rip, rsp, .. } = *frame;
     // `Everywhere` never fails.
     let _done = writeln!(Everywhere, "\nPANIC {message}: vector {vector}, error {error:#x} at rip:{rip:#x}");
-    let names =
-        ["rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];
+    let names = [
+        "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
+    ];
     for (name, value) in names.iter().zip(frame.general) {
         let _done = write!(Everywhere, "{name} {value:#x} ");
     }
@@ -96,14 +97,15 @@ fn frame_pointer() -> u64 {
 
 /// True if two words at `address` lie on a stack of ours that is mapped.
 fn on_stack(address: u64) -> bool {
-    if address % 8 != 0 {
+    if !address.is_multiple_of(8) {
         return false;
     }
     let inside = |start: u64, size: u64| address >= start && address.saturating_add(16) <= start + size;
     let ist = (0..layout::IST_COUNT)
         .any(|n| inside(layout::ENTRY_CPUS + layout::IST + n * layout::IST_STEP, layout::IST_SIZE));
     let (kernel, verification) = (layout::KERNEL_STACK, layout::VERIFICATION_STACK);
-    ist || inside(layout::STACKS + kernel.0, kernel.1) || inside(layout::STACKS + verification.0, verification.1)
+    ist || inside(layout::STACKS + kernel.0, kernel.1)
+        || inside(layout::STACKS + verification.0, verification.1)
 }
 
 fn backtrace(mut frame: u64) {

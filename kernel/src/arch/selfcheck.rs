@@ -135,7 +135,13 @@ const USER_LINK: u64 = 7;
 const USER_TEXT: u64 = 5;
 const USER_DATA: u64 = 7 | 1 << 63;
 
-fn make_thread<M: Machine>(machine: &mut M, frames: &mut Frames<'_>, code: Frame, data: Frame, offset: u64) -> Thread {
+fn make_thread<M: Machine>(
+    machine: &mut M,
+    frames: &mut Frames<'_>,
+    code: Frame,
+    data: Frame,
+    offset: u64,
+) -> Thread {
     let [root, l3, l2, l1, stack, fpu] = core::array::from_fn(|_| frames.next(machine));
     let half = *machine.kernel_half();
     machine.frame(root)[256..].copy_from_slice(&half);
@@ -188,7 +194,12 @@ impl SelfCheck {
     }
 
     fn fail<M: Machine>(&mut self, machine: &mut M, entry: Entry, why: &str) -> Next {
-        log!(Error, "selfcheck: {why} in {:?}: {entry:?} {:x?}", self.phase, self.threads[self.running].registers);
+        log!(
+            Error,
+            "selfcheck: {why} in {:?}: {entry:?} {:x?}",
+            self.phase,
+            self.threads[self.running].registers
+        );
         machine.report(b"selfcheck: FAILED");
         machine.power_off(PowerOff::Failure);
         Next::Idle
@@ -200,8 +211,18 @@ impl SelfCheck {
         match registers.rax {
             1 => {
                 let got = [
-                    registers.rbx, registers.rdx, registers.rsi, registers.rdi, registers.rbp, registers.r8,
-                    registers.r9, registers.r10, registers.r12, registers.r13, registers.r14, registers.r15,
+                    registers.rbx,
+                    registers.rdx,
+                    registers.rsi,
+                    registers.rdi,
+                    registers.rbp,
+                    registers.r8,
+                    registers.r9,
+                    registers.r10,
+                    registers.r12,
+                    registers.r13,
+                    registers.r14,
+                    registers.r15,
                 ];
                 if got != [0xb1, 0xd1, 0x51, 0xd2, 0xb2, 8, 9, 10, 12, 13, 14, 15] {
                     return self.fail(machine, Entry::Syscall, "registers came in wrong");
@@ -209,7 +230,8 @@ impl SelfCheck {
                 registers.rax = 0x77;
             }
             2 => {
-                let steps = ["registers by SYSCALL", "registers by exception", "faults", "SSE, bases, preemption"];
+                let steps =
+                    ["registers by SYSCALL", "registers by exception", "faults", "SSE, bases, preemption"];
                 let step = steps.get(registers.rdi as usize).copied().unwrap_or("?");
                 self.pass(machine, step);
             }

@@ -24,7 +24,10 @@ unsafe extern "C" {
 /// The sections of the image, as the linker laid them out.
 fn sections() -> [(u64, u64, Flags); 4] {
     let span = |start: *const u8, end: *const u8| (start as u64, end as u64);
-    let (rodata, text) = (span(&raw const __rodata_start, &raw const __rodata_end), span(&raw const __text_start, &raw const __text_end));
+    let (rodata, text) = (
+        span(&raw const __rodata_start, &raw const __rodata_end),
+        span(&raw const __text_start, &raw const __text_end),
+    );
     let data = span(&raw const __data_start, &raw const __data_end);
     let entry = span(&raw const __entry_text_start, &raw const __entry_text_end);
     [(rodata.0, rodata.1, READ), (text.0, text.1, TEXT), (data.0, data.1, DATA), (entry.0, entry.1, TEXT)]
@@ -111,7 +114,8 @@ pub fn map_entry_area(frames: &mut Ranges, root: &Root, user: &Root, cpu: u64) {
         descriptors::write_gates(layout::physmap(gates) as *mut u64);
     }
     for ist in 0..layout::IST_COUNT {
-        let stack = map_stack(frames, &[root, user], area + layout::IST + ist * layout::IST_STEP, layout::IST_SIZE);
+        let stack =
+            map_stack(frames, &[root, user], area + layout::IST + ist * layout::IST_STEP, layout::IST_SIZE);
         let top = layout::physmap(stack + layout::IST_SIZE - 16) as *mut u64;
         // SAFETY: the last two words of a new stack of ours. `paranoid` in `entry` reads them.
         unsafe {

@@ -19,8 +19,8 @@ use super::descriptors::{KERNEL_CODE, KERNEL_DATA};
 use super::entry::{self, VERIFICATION_DONE};
 use super::hardware::Hardware;
 use super::heap;
-use super::layout;
 use super::lapic;
+use super::layout;
 use super::panic::{fatal, fatal_exception};
 use super::percpu::{self, PerCpu};
 use super::regs;
@@ -155,7 +155,9 @@ pub fn start(next: Next) -> ! {
 
 #[inline(always)]
 fn leave(cpu: &mut PerCpu, hardware: &mut Hardware, next: Next) -> *mut Registers {
-    let Next::Thread { root, user_root, fpu, registers } = next else { leave_for_kernel(cpu, hardware, next) };
+    let Next::Thread { root, user_root, fpu, registers } = next else {
+        leave_for_kernel(cpu, hardware, next)
+    };
     if registers != cpu.bases_of || root.address() != cpu.root || fpu.address() != cpu.fpu {
         switch(cpu, hardware, root, user_root, fpu, registers);
     } else {
