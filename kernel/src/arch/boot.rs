@@ -50,10 +50,7 @@ struct Found {
     mitigations: Mitigations,
     tables: Tables,
     bundle: Option<(u64, u64)>,
-    framebuffer: Option<(u64, FrameBufferInfo)>,
-    lapic: u64,
-    ioapics: [u64; MAX_IOAPICS],
-    hpet: u64,
+    devices: Devices,
     heap: (u64, u64),
     scratch: u64,
     physmap_end: u64,
@@ -61,6 +58,26 @@ struct Found {
     entry_half: [u64; 256],
     #[cfg(feature = "self-check")]
     has_serial: bool,
+}
+
+/// Where devices are mapped; 0 for what is not there.
+struct Devices {
+    framebuffer: Option<(u64, FrameBufferInfo)>,
+    lapic: u64,
+    ioapics: [u64; MAX_IOAPICS],
+    hpet: u64,
+}
+
+/// Physical memory by its use.
+struct Memory {
+    /// Free already.
+    free: Ranges,
+    /// The loader's; free once the kernel stands on its own.
+    reclaim: Ranges,
+    /// Everything but the kernel's image and the firmware's.
+    all: Ranges,
+    /// Start and length of the boot bundle.
+    bundle: Option<(u64, u64)>,
 }
 
 struct FoundCell(UnsafeCell<Option<Found>>);
@@ -81,26 +98,7 @@ fn first_half(info: &'static mut bootloader_api::BootInfo) -> ! {
     }
     let facts = features::facts();
     let mitigations = decide(&facts);
-    let (mut free, mut reclaim) = (Ranges::new(), Ranges::new());
-    for region in info.memory_regions.iter() {
-        match region.kind {
-            MemoryRegionKind::Usable => free.add(region.start, region.end),
-            MemoryRegionKind::Bootloader => reclaim.add(region.start, region.end),
-            _ => {}
-        }
-    }
-    let bundle = bundle(info);
-    for list in [&mut free, &mut reclaim] {
-        spaces::reserve_image(list);
-    }
-    let mut memory = free;
-    for &(start, end) in reclaim.list() {
-        memory.add(start, end);
-    }
-    if let Some((start, bytes)) = bundle {
-        free.remove(start, start + bytes);
-        reclaim.remove(start, start + bytes);
-    }
+    let Memory { mut free, reclaim, all, bundle } = sort_memory(info);
     let tables = Tables::read(info.rsdp_addr.into_option());
     power::start(&tables, facts.features.contains(Features::HYPERVISOR));
     let global = !mitigations.kpti && facts.features.contains(Features::GLOBAL_PAGES);
@@ -108,22 +106,11 @@ fn first_half(info: &'static mut bootloader_api::BootInfo) -> ! {
     let root = Root::new(&mut free, global, gib);
     let user = Root::new(&mut free, false, gib);
     spaces::map_image(&mut free, &root);
-    let physmap_end = spaces::map_physical(&mut free, &root, &memory);
+    let physmap_end = spaces::map_physical(&mut free, &root, &all);
     spaces::map_stacks(&mut free, &root, 0);
     spaces::map_entry_area(&mut free, &root, &user, 0);
-    let mut windows = spaces::Windows::new();
-    let lapic = match lapic::mode() {
-        lapic::Mode::Memory(address) => windows.registers(&mut free, &root, address, 4096),
-        lapic::Mode::Registers => 0,
-    };
-    let ioapics = tables.ioapics.map(|(address, _)| windows.registers(&mut free, &root, address, 32));
-    let hpet = windows.registers(&mut free, &root, tables.hpet, 1024);
-    let framebuffer = info.framebuffer.as_ref().and_then(|fb| {
-        let length = fb.info().byte_len as u64;
-        let physical = spaces::contiguous(fb.buffer().as_ptr() as u64, length)?;
-        Some((windows.framebuffer(&mut free, &root, physical, length), fb.info()))
-    });
-    let heap_bytes = heap::boot_size(memory.total()).next_multiple_of(4096);
+    let devices = map_devices(info, &tables, &mut free, &root);
+    let heap_bytes = heap::boot_size(all.total()).next_multiple_of(4096);
     let heap = (layout::physmap(free.take(heap_bytes, 1 << 21)), heap_bytes);
     let scratch = layout::physmap(free.take(heap::SCRATCH, 4096));
     let (kernel_half, entry_half) = (root.upper_half(), user.upper_half());
@@ -137,10 +124,7 @@ fn first_half(info: &'static mut bootloader_api::BootInfo) -> ! {
         mitigations,
         tables,
         bundle,
-        framebuffer,
-        lapic,
-        ioapics,
-        hpet,
+        devices,
         heap,
         scratch,
         physmap_end,
@@ -158,6 +142,46 @@ fn first_half(info: &'static mut bootloader_api::BootInfo) -> ! {
             root = in(reg) cr3, stack = in(reg) stack, go = sym second_half, options(noreturn),
         );
     }
+}
+
+fn sort_memory(info: &bootloader_api::BootInfo) -> Memory {
+    let (mut free, mut reclaim) = (Ranges::new(), Ranges::new());
+    for region in info.memory_regions.iter() {
+        match region.kind {
+            MemoryRegionKind::Usable => free.add(region.start, region.end),
+            MemoryRegionKind::Bootloader => reclaim.add(region.start, region.end),
+            _ => {}
+        }
+    }
+    for list in [&mut free, &mut reclaim] {
+        spaces::reserve_image(list);
+    }
+    let mut all = free;
+    for &(start, end) in reclaim.list() {
+        all.add(start, end);
+    }
+    let bundle = bundle(info);
+    if let Some((start, bytes)) = bundle {
+        free.remove(start, start + bytes);
+        reclaim.remove(start, start + bytes);
+    }
+    Memory { free, reclaim, all, bundle }
+}
+
+fn map_devices(info: &bootloader_api::BootInfo, tables: &Tables, free: &mut Ranges, root: &Root) -> Devices {
+    let mut windows = spaces::Windows::new();
+    let lapic = match lapic::mode() {
+        lapic::Mode::Memory(address) => windows.registers(free, root, address, 4096),
+        lapic::Mode::Registers => 0,
+    };
+    let ioapics = tables.ioapics.map(|(address, _)| windows.registers(free, root, address, 32));
+    let hpet = windows.registers(free, root, tables.hpet, 1024);
+    let framebuffer = info.framebuffer.as_ref().and_then(|fb| {
+        let length = fb.info().byte_len as u64;
+        let physical = spaces::contiguous(fb.buffer().as_ptr() as u64, length)?;
+        Some((windows.framebuffer(free, root, physical, length), fb.info()))
+    });
+    Devices { framebuffer, lapic, ioapics, hpet }
 }
 
 /// Mitigations for this processor, with the boot flags' say.
@@ -196,7 +220,7 @@ extern "C" fn second_half() -> ! {
     features::protect(found.facts.features, found.mitigations);
     spaces::freeze_segments(&mut found.free, &found.root, 0);
     features::open_syscall(found.mitigations);
-    if let Some((base, info)) = found.framebuffer {
+    if let Some((base, info)) = found.devices.framebuffer {
         // SAFETY: mapped by the first half, for good.
         unsafe { framebuffer::start(base, info) };
     }
@@ -209,12 +233,13 @@ extern "C" fn second_half() -> ! {
 /// Fills in the machine: interrupts, clock, extended state, roots.
 fn start_machine(found: &Found) {
     // SAFETY: boot; the windows were mapped by the first half, for good.
-    let (hardware, cpu, lapic) = unsafe { (&mut trap::glue().hardware, trap::cpu(), Lapic::at(found.lapic)) };
+    let (hardware, cpu, lapic) =
+        unsafe { (&mut trap::glue().hardware, trap::cpu(), Lapic::at(found.devices.lapic)) };
     lapic.start();
     // SAFETY: as above.
-    unsafe { hardware.lines.start(&found.tables, &found.ioapics, lapic.id()) };
+    unsafe { hardware.lines.start(&found.tables, &found.devices.ioapics, lapic.id()) };
     hardware.lapic = lapic;
-    hardware.clock = Clock::measure(&found.tables, lapic, found.hpet);
+    hardware.clock = Clock::measure(&found.tables, lapic, found.devices.hpet);
     LOG_CLOCK.call_once(|| hardware.clock);
     power::enable_acpi(&found.tables);
     hardware.fpu = Fpu::start(found.facts.features);

@@ -88,7 +88,8 @@ pub fn protect(features: Features, mitigations: Mitigations) {
     // SAFETY: our page tables hold under every one of these bits: user pages are never read or run by
     // ring 0 (it uses the physical map), and nothing of the kernel is writable and read-only at once.
     unsafe {
-        wrmsr(msr::EFER, rdmsr(msr::EFER) | 1 << 11 | 1);
+        // Long mode as it is, NX, SYSCALL; not what the firmware may have left, such as AMD's short FXSAVE.
+        wrmsr(msr::EFER, rdmsr(msr::EFER) & 0x500 | 1 << 11 | 1);
         // First without global pages, which empties the TLB of what the firmware left in it.
         asm!("mov cr0, {}", "mov cr4, {}", "mov cr4, {}", in(reg) CR0, in(reg) cr4 & !(1 << 7), in(reg) cr4,
             options(nostack));

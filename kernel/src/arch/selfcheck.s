@@ -98,6 +98,12 @@ selfcheck_start:
     mov r12d, 3
     mov r13d, 0
     int3
+    /* single step, which comes on a stack of its own */
+    mov r12d, 1
+    pushfq
+    or dword ptr [rsp], 0x100
+    popfq
+    nop
     mov r12d, 0
     mov r13d, 2
     xor ecx, ecx
