@@ -154,7 +154,7 @@ pub fn lint(tools: &Toolchain) -> Result<()> {
         let names: &[&str] = if kind == Kind::Kernel { &["kernel"] } else { &PROGRAMS };
         let mut command = Command::new(&clippy);
         scrub(&mut command);
-        command.env("CARGO", &tools.cargo).args(["clippy"]);
+        command.env("CARGO", &tools.cargo).args(["clippy", "--release"]);
         prepare(&mut command, tools, kind, &root)?;
         for name in names {
             command.args(["-p", name, "--bin", name]);
