@@ -9,9 +9,13 @@ extern crate alloc;
 
 pub mod clock;
 pub mod courier;
+#[cfg(feature = "c-alloc")]
+pub mod cshim;
 pub mod entry;
 mod error;
 pub mod heap;
+#[cfg(feature = "hostile")]
+pub mod hostile;
 pub mod ipc;
 pub mod lifecycle;
 mod lock;
