@@ -32,6 +32,8 @@ pub mod queue;
 mod sched;
 #[cfg(test)]
 mod sim;
+#[cfg(test)]
+mod tests;
 mod thread;
 pub mod verify;
 

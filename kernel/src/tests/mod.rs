@@ -1,0 +1,231 @@
+//! Host tests of the core: processes without images make system calls on a simulated machine.
+
+mod capabilities;
+mod ipc;
+mod memory;
+mod processes;
+
+use std::vec::Vec;
+
+use sila_abi::record::{Name, Version};
+use sila_abi::syscall::{Call, FOREVER, Outcome, Receive, Tag, pack_caps};
+use sila_abi::{Error, ObjectType, Op, Rights, Slot};
+
+use crate::cap::Cap;
+use crate::frames::FrameTable;
+use crate::kernel::{Capacities, Kernel, Running, reference};
+use crate::machine::{Entry, Frame, Registers};
+use crate::objects::*;
+use crate::paging::{Roots, init_roots};
+use crate::sim::SimMachine;
+use crate::thread::Start;
+
+/// Slots that every test process has.
+pub const PROCESS: Slot = Slot(1);
+/// See [`PROCESS`].
+pub const POOL: Slot = Slot(3);
+
+/// A kernel on a simulated machine.
+pub struct World {
+    pub k: Kernel,
+    pub m: SimMachine,
+}
+
+/// A process of a test.
+#[derive(Clone, Copy)]
+pub struct Actor {
+    pub process: ProcessId,
+    pub thread: ThreadId,
+}
+
+const CAPACITIES: Capacities = Capacities {
+    pools: 16,
+    regions: 32,
+    mappings: 32,
+    endpoints: 80,
+    notifications: 16,
+    jobs: 4,
+    processes: 8,
+    threads: 16,
+    cap_chunks: 32,
+};
+
+/// A message to send.
+#[derive(Clone, Copy, Default)]
+pub struct Say {
+    pub label: u32,
+    pub words: [u64; 6],
+    pub len: u8,
+    pub caps: [Slot; 4],
+    pub cap_count: u8,
+    pub receive: Receive,
+    pub deadline: u64,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let mut frames = FrameTable::new(2000);
+        (10..2000).for_each(|f| frames.add(Frame(f)));
+        let k = Kernel::new(frames, CAPACITIES).unwrap();
+        World { k, m: SimMachine::new(2000) }
+    }
+
+    /// A running process with one thread, its own Pool, and capabilities to itself and the Pool.
+    pub fn actor(&mut self, priority: u8) -> Actor {
+        let k = &mut self.k;
+        let job = match k.jobs.iter().next().map(|(id, _)| id) {
+            Some(job) => job,
+            None => {
+                k.charge(k.root_pool, 0, cost::<Job>()).unwrap();
+                k.jobs.insert(Job { pool: k.root_pool, caps: 1, members: 0 }).unwrap()
+            }
+        };
+        k.charge(k.root_pool, 0, cost::<Process>()).unwrap();
+        let pool = k.split_pool(k.root_pool, 200, 40_000).unwrap();
+        let root = k.take_frame(&mut self.m, pool).unwrap();
+        let roots = Roots { kernel: root, user: root };
+        init_roots(&mut self.m, roots);
+        let number = k.next_process;
+        k.next_process += 1;
+        let identity = Identity {
+            name: Name::new("actor").unwrap(),
+            version: Version { major: 1, minor: 0, patch: 0 },
+            security_version: 1,
+            publisher: Name::new("test").unwrap(),
+            key_id: [0; 32],
+            service: None,
+            manifest_digest: [0; 32],
+        };
+        let process = k
+            .processes
+            .insert(Process {
+                number,
+                payer: k.root_pool,
+                pool,
+                job,
+                caps: 0,
+                identity,
+                state: ProcessState::Running,
+                exit: Exit::default(),
+                roots: Some(roots),
+                chunks: [NO_CHUNK; MAX_CHUNKS],
+                cap_count: 0,
+                ceiling: 200,
+                max_threads: 4,
+                thread_count: 0,
+                threads: None,
+                mappings: None,
+                image: None,
+                watchers: [None; MAX_WATCHERS],
+                teardown: 0,
+                reap_next: None,
+            })
+            .unwrap();
+        k.jobs.get_mut(job).unwrap().members += 1;
+        let start = Start { entry: 0x10_0000, stack: 0x20_0000, argument: 0, priority, message_page: 0x40_0000 };
+        let thread = k.new_thread(&mut self.m, process, start).unwrap();
+        let actor = Actor { process, thread };
+        let own = Rights::READ | Rights::MANAGE | Rights::COPY;
+        self.give(actor, PROCESS, reference(ObjectType::Process, process), own);
+        self.give(actor, POOL, reference(ObjectType::Pool, pool), Rights::USE);
+        self.k.make_ready(thread);
+        actor
+    }
+
+    /// Puts a capability into a slot of a process.
+    pub fn give(&mut self, a: Actor, slot: Slot, object: crate::cap::ObjRef, rights: Rights) {
+        let at = self.k.free_slot(a.process, slot).unwrap();
+        self.k.install(a.process, at, Cap { object, rights, badge: 0 });
+    }
+
+    /// Copies a capability from one process to another, as a child.
+    pub fn share(&mut self, from: Actor, slot: Slot, to: Actor, at: Slot, rights: Rights, badge: u64) {
+        let source = self.k.find(from.process, slot).unwrap();
+        let free = self.k.free_slot(to.process, at).unwrap();
+        assert!(self.k.derive(to.process, source.id, free, Cap { rights, badge, ..source.cap }));
+    }
+
+    /// Makes the actor's thread the running one.
+    fn switch_to(&mut self, a: Actor) {
+        if let Running::Thread(t) = self.k.running {
+            if t == a.thread {
+                return;
+            }
+            self.k.leave_wait(t);
+            self.k.make_ready(t);
+        }
+        self.k.leave_wait(a.thread);
+        self.k.threads.get_mut(a.thread).unwrap().state = ThreadState::Running;
+        self.k.running = Running::Thread(a.thread);
+    }
+
+    /// One system call; the answer is in the actor's registers unless it waits.
+    pub fn call(&mut self, a: Actor, tag: Tag, set: impl FnOnce(&mut Registers)) -> Outcome {
+        self.switch_to(a);
+        let t = self.k.threads.get_mut(a.thread).unwrap();
+        t.registers.rax = tag.0;
+        set(&mut t.registers);
+        self.k.enter(&mut self.m, Entry::Syscall);
+        self.outcome(a)
+    }
+
+    pub fn outcome(&self, a: Actor) -> Outcome {
+        self.k.threads.get(a.thread).map_or(Outcome(u64::MAX), |t| Outcome(t.registers.rax))
+    }
+
+    /// An operation with up to six words.
+    pub fn invoke(&mut self, a: Actor, slot: Slot, op: Op, args: &[u64]) -> Result<[u64; 6], Error> {
+        let mut w = [0; 6];
+        w[..args.len()].copy_from_slice(args);
+        let o = self.call(a, Tag::new(Call::Invoke, 6, 0, op as u32), |r| {
+            r.rdi = slot.0 as u64;
+            [r.rsi, r.rdx, r.r10, r.r8, r.r9, r.r12] = w;
+        });
+        o.status().map(|()| self.words(a))
+    }
+
+    pub fn words(&self, a: Actor) -> [u64; 6] {
+        let r = &self.k.threads.get(a.thread).unwrap().registers;
+        [r.rsi, r.rdx, r.r10, r.r8, r.r9, r.r12]
+    }
+
+    pub fn badge(&self, a: Actor) -> u64 {
+        self.k.threads.get(a.thread).unwrap().registers.rdi
+    }
+
+    pub fn message(&mut self, a: Actor, call: Call, slot: Slot, say: Say) -> Outcome {
+        self.call(a, Tag::new(call, say.len, say.cap_count, say.label), |r| {
+            r.rdi = slot.0 as u64;
+            [r.rsi, r.rdx, r.r10, r.r8, r.r9, r.r12] = say.words;
+            r.r13 = say.receive.to_word();
+            r.r14 = say.deadline;
+            r.r15 = pack_caps(say.caps);
+        })
+    }
+
+    pub fn state(&self, a: Actor) -> ThreadState {
+        self.k.threads.get(a.thread).unwrap().state
+    }
+
+    /// What must be the same before and after: free frames, Pool balances of the root, objects, capabilities.
+    pub fn baseline(&self) -> Vec<u64> {
+        let root = self.k.pools.get(self.k.root_pool).unwrap();
+        std::vec![
+            self.k.frames.free_count() as u64,
+            root.frames.used,
+            root.bytes.used,
+            self.k.live_objects(),
+            self.k.caps.live() as u64,
+        ]
+    }
+
+    /// Lets the reaper finish.
+    pub fn settle(&mut self) {
+        while self.k.reap_step(&mut self.m) {}
+    }
+}
+
+/// Waits for ever.
+pub fn forever(reply: u16) -> Say {
+    Say { deadline: FOREVER, receive: Receive { reply: Slot(reply), ..Default::default() }, ..Default::default() }
+}
