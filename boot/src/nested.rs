@@ -20,6 +20,18 @@ enum Line {
     Other,
 }
 
+/// An error as it is shown: a linker's whole command line and what follows a screenful stay in the log.
+fn brief(text: &str) -> String {
+    const LINES: usize = 40;
+    let command = |line: &&str| !line.trim_start_matches([' ', '=']).starts_with("note:  \"");
+    let mut lines: Vec<&str> = text.lines().filter(command).take(LINES + 1).collect();
+    if lines.len() > LINES {
+        lines.truncate(LINES);
+        lines.push("...");
+    }
+    lines.join("\n")
+}
+
 fn read_line(line: &str) -> Line {
     let Ok(value) = serde_json::from_str::<Value>(line) else { return Line::Other };
     match value["reason"].as_str() {
@@ -102,7 +114,11 @@ pub fn run(mut command: Command, title: &str) -> Result<Executables> {
         return Ok(made);
     }
     let text = first.or(plain_error).unwrap_or_else(|| format!("cargo ended with {status}"));
-    Err(anyhow!("{title} failed; the first error is:\n{text}\n(everything: {})", log_path.display()))
+    Err(anyhow!(
+        "{title} failed; the first error is:\n{}\n(everything: {})",
+        brief(&text),
+        log_path.display()
+    ))
 }
 
 #[cfg(test)]
@@ -113,6 +129,14 @@ mod tests {
     fn the_first_compiler_error_is_recognised() {
         let line = r#"{"reason":"compiler-message","message":{"level":"error","rendered":"error: no\n","message":"no"}}"#;
         assert_eq!(read_line(line), Line::Error("error: no".into()));
+    }
+
+    #[test]
+    fn a_linkers_command_line_and_endless_errors_stay_in_the_log() {
+        let text =
+            "error: linking failed\n  |\n  = note:  \"/bin/ld\" \"-o\"\n  = note: undefined symbol: free";
+        assert_eq!(brief(text), "error: linking failed\n  |\n  = note: undefined symbol: free");
+        assert_eq!(brief(&"x\n".repeat(500)).lines().count(), 41);
     }
 
     #[test]
