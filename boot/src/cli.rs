@@ -39,7 +39,7 @@ pub enum Command {
     Pack(PackArgs),
     /// Check a package by the very rules of the guest
     Verify(VerifyArgs),
-    /// Show what a package, boot bundle or image holds
+    /// Show what a package, boot bundle or module image holds
     Inspect(InspectArgs),
     /// Write an image to a removable disk and read it back
     Flash(FlashArgs),
