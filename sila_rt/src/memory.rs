@@ -65,11 +65,9 @@ impl Drop for Mapping {
     fn drop(&mut self) {
         let Some(record) = self.record.take() else { return };
         // SAFETY: whoever borrows from a mapping borrows from this value, so nobody does any more.
-        let unmapped = unsafe { op::MappingUnmap(record.slot()) };
-        match unmapped {
-            Ok(_) => drop(record.vacated()),
-            Err(_) => drop(record),
-        }
+        let _ = unsafe { op::MappingUnmap(record.slot()) };
+        // The capability stays until it is deleted, though its object is gone.
+        drop(record);
         SPACE.lock().give(self.address, self.pages);
     }
 }
