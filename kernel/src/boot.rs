@@ -191,7 +191,8 @@ impl Kernel {
         let manifest = chain::verify_boot_module(boot, module, encoded, &self.keyring)?;
         let binary =
             chain::check_boot_image(&manifest, boot, image.data.len() as u64, &bulk_digest(image.data))?;
-        let sif = chain::verify_image_header(&manifest, &binary, image.data)?;
+        let page = image.data.get(..FRAME_SIZE).ok_or_else(missing)?;
+        let sif = chain::verify_image_header(&manifest, &binary, page)?;
         let first = Frame(info.bundle_frame.0 + (image.off / FRAME_SIZE as u64) as u32);
         let failed = |e: Fail| BootError::Module(module.name, e);
         let region = self
