@@ -323,6 +323,7 @@ mod tests {
             Some(Frame(next))
         }));
         assert_eq!(entry(&mut m, roots.user, 0x40_0000), entry(&mut m, roots.kernel, 0x40_0000));
-        assert_ne!(m.frame(Frame(0))[511], m.frame(Frame(1))[511]);
+        let kernel_last = m.frame(Frame(0))[511];
+        assert_ne!(kernel_last, m.frame(Frame(1))[511]);
     }
 }

@@ -158,20 +158,21 @@ impl Kernel {
         let verification = self.verifier.priority();
         match self.running {
             Running::Thread(id) => {
-                let Some(t) = self.threads.get_mut(id) else {
+                let Some(own) = self.threads.get(id).map(|t| t.effective) else {
                     self.running = Running::Idle;
                     return;
                 };
-                let own = Some(t.effective);
+                let own = Some(own);
                 let rival = best.max(verification);
                 if rival < own {
                     return;
                 }
-                let expired = m.now() >= self.slice_end;
+                let expired = self.slice_is_over(m);
                 if rival > own || expired {
-                    t.state = ThreadState::Ready;
-                    let priority = t.effective;
-                    self.ready.push(&mut self.links, id.index(), priority, !expired);
+                    if let Some(t) = self.threads.get_mut(id) {
+                        t.state = ThreadState::Ready;
+                        self.ready.push(&mut self.links, id.index(), t.effective, !expired);
+                    }
                     self.running = Running::Idle;
                     if verification == rival {
                         self.verifier.turn = true;
@@ -179,7 +180,7 @@ impl Kernel {
                 }
             }
             Running::Verification => {
-                let expired = best == verification && m.now() >= self.slice_end;
+                let expired = best == verification && self.slice_is_over(m);
                 if verification.is_none() || best > verification || expired {
                     self.running = Running::Idle;
                     self.verifier.turn = false;
@@ -187,6 +188,15 @@ impl Kernel {
             }
             Running::Idle => {}
         }
+    }
+
+    /// True if the running context has had its slice; a slice begins when an equal begins to wait.
+    fn slice_is_over(&mut self, m: &mut impl Machine) -> bool {
+        let now = m.now();
+        if self.slice_end == 0 {
+            self.slice_end = now + SLICE;
+        }
+        now >= self.slice_end
     }
 
     fn pick(&mut self, m: &mut impl Machine) {

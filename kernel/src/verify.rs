@@ -32,6 +32,7 @@ const QUEUE: usize = 16;
 
 /// What a request wants verified.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::large_enum_variant, reason = "nothing is allocated after boot, so nothing can be boxed")]
 pub enum Wanted {
     /// A manifest and an image, to make a process.
     Load(LoadRequest),

@@ -47,7 +47,7 @@ const CAPACITIES: Capacities = Capacities {
     jobs: 4,
     processes: 8,
     threads: 16,
-    cap_chunks: 32,
+    cap_chunks: 64,
 };
 
 /// A message to send.
@@ -73,7 +73,8 @@ impl World {
     /// A running process with one thread, its own Pool, and capabilities to itself and the Pool.
     pub fn actor(&mut self, priority: u8) -> Actor {
         let k = &mut self.k;
-        let job = match k.jobs.iter().next().map(|(id, _)| id) {
+        let first = k.jobs.iter().next().map(|(id, _)| id);
+        let job = match first {
             Some(job) => job,
             None => {
                 k.charge(k.root_pool, 0, cost::<Job>()).unwrap();
@@ -81,7 +82,7 @@ impl World {
             }
         };
         k.charge(k.root_pool, 0, cost::<Process>()).unwrap();
-        let pool = k.split_pool(k.root_pool, 200, 40_000).unwrap();
+        let pool = k.split_pool(k.root_pool, 200, 16_000).unwrap();
         let root = k.take_frame(&mut self.m, pool).unwrap();
         let roots = Roots { kernel: root, user: root };
         init_roots(&mut self.m, roots);
