@@ -1,3 +1,243 @@
-//! SILA module testrunner.
+//! The in-guest tests. Each is a function with a name that says what it checks; the binary runs those that the boot
+//! bundle's plan names, and the host's harness reads the same table to name them.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod between;
+mod caps;
+mod child;
+mod control;
+mod creating;
+mod isolation;
+mod lab;
+mod loading;
+mod matrix;
+mod memory;
+mod messages;
+mod processes;
+mod running;
+mod transfer;
+
+pub use child::{Child, End};
+pub use lab::{Failure, Lab, Outcome, report};
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+/// The test data entry that lists the tests to run, one name a line.
+pub const PLAN: &str = "plan";
+/// The test data entry with the probe's image.
+pub const PROBE_IMAGE: &str = "probe.image";
+/// The test data entry with the probe's load proof.
+pub const PROBE_PROOF: &str = "probe.proof";
+/// The test data entry that lists bad packages: `GROUP HINT MAJOR.MINOR.PATCH LABEL WORD0 WORD1 what is wrong`.
+pub const BAD_PACKAGES: &str = "bad.packages";
+/// The test data entry that lists bad proofs and images: `ERROR PROOF IMAGE what is wrong`.
+pub const BAD_PROOFS: &str = "bad.proofs";
+
+/// A test.
+#[derive(Clone, Copy)]
+pub struct Test {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does.
+    pub run: fn(&Lab) -> Outcome,
+}
+
+macro_rules! tests {
+    ($($module:ident: $($name:ident)+;)+) => {
+        &[$($(Test { name: stringify!($name), run: $module::$name }),+),+]
+    };
+}
+
+/// Every test.
+pub const TESTS: &[Test] = tests! {
+    isolation:
+        reading_the_kernel_ends_only_the_offender
+        writing_the_kernel_ends_only_the_offender
+        executing_the_kernel_ends_only_the_offender
+        unmapped_memory_and_null_end_only_the_offender
+        memory_of_another_process_is_not_there
+        own_code_and_constants_cannot_be_written
+        own_data_and_stack_cannot_be_executed
+        privileged_instructions_end_only_the_offender
+        ports_without_a_capability_end_only_the_offender
+        interrupt_vectors_of_the_kernel_are_closed_to_ring_3
+        jumps_to_addresses_that_are_none_end_only_the_offender
+        any_stack_pointer_at_a_system_call_does_no_harm
+        trap_and_alignment_flags_do_no_harm
+        the_direction_flag_does_no_harm
+        stack_overflow_hits_the_guard_page
+        a_panic_ends_the_process_with_its_own_code;
+    running:
+        a_spinning_process_is_preempted
+        equal_priorities_share_the_cpu
+        a_higher_priority_runs_first
+        vector_registers_survive_preemption
+        a_receive_ends_at_its_deadline
+        a_call_ends_at_its_deadline
+        yield_lets_the_others_run
+        an_alarm_sets_its_flags_at_its_time
+        a_suspended_thread_does_not_run;
+    messages:
+        words_arrive_unchanged_at_every_length
+        longer_messages_than_the_limit_are_refused
+        a_badge_tells_the_receiver_who_calls
+        replies_may_go_out_of_order
+        a_reply_answers_once
+        a_dropped_reply_tells_the_caller
+        a_late_reply_finds_no_caller
+        the_death_of_a_receiver_ends_waiting_calls
+        the_death_of_a_receiver_ends_delivered_calls_apart
+        only_the_receiver_receives
+        a_taken_reply_slot_leaves_the_message_queued
+        a_labelled_endpoint_goes_to_its_own_service_only
+        bound_flags_interrupt_a_receive
+        a_badged_notification_sets_only_its_own_flags
+        malformed_system_calls_are_refused;
+    transfer:
+        capabilities_travel_with_a_message
+        capabilities_need_the_grant_right_to_travel
+        a_transfer_of_four_is_all_or_nothing
+        occupied_slots_refuse_a_transfer
+        endow_only_capabilities_do_not_travel
+        a_reply_can_be_passed_on_and_not_copied;
+    matrix:
+        every_operation_needs_its_right
+        every_operation_refuses_other_types
+        every_operation_refuses_an_empty_slot
+        every_operation_but_housekeeping_refuses_endow_only
+        every_capability_argument_needs_its_right
+        every_destination_must_be_a_free_slot;
+    caps:
+        rights_only_shrink
+        a_badge_is_set_once
+        move_keeps_the_place_in_the_derivation
+        delete_hands_the_children_to_the_parent
+        revoke_deletes_all_descendants_and_no_more
+        a_capability_to_a_dead_object_is_refused
+        ports_outside_the_range_are_refused;
+    memory:
+        map_checks_every_range
+        mappings_do_not_overlap
+        nothing_maps_executable
+        seal_is_refused_while_writable
+        a_sealed_region_is_never_writable_again
+        write_needs_the_write_right
+        a_region_lives_as_long_as_it_is_mapped
+        frames_run_out_with_an_error_and_come_back
+        object_bytes_run_out_with_an_error_and_come_back
+        a_region_that_is_too_large_costs_nothing;
+    processes:
+        exit_code_and_cause_are_recorded
+        terminate_returns_every_frame_and_byte
+        a_fault_returns_every_frame_and_byte
+        an_exhausted_process_returns_everything
+        threads_run_out_with_an_error
+        a_process_outlives_its_first_thread
+        a_watcher_of_an_ended_process_is_told_at_once
+        a_process_starts_once
+        priorities_above_the_ceiling_are_refused
+        enumeration_shows_the_live_processes;
+    loading:
+        counter_loads_and_counts
+        wasm_loads_and_runs_a_program
+        loaded_modules_are_enumerated
+        load_and_stop_of_counter_return_every_frame_and_byte
+        load_and_stop_of_wasm_return_every_frame_and_byte
+        an_unknown_module_is_refused_by_name
+        a_load_without_a_pool_is_refused
+        a_load_beyond_the_scope_is_refused
+        a_load_with_another_digest_is_refused
+        packages_with_a_flipped_bit_are_refused
+        truncated_packages_are_refused
+        packages_with_bad_headers_are_refused
+        packages_with_bad_signatures_are_refused
+        packages_with_bad_keys_are_refused
+        packages_with_bad_manifests_are_refused
+        packages_with_mixed_parts_are_refused
+        packages_with_bad_payloads_are_refused
+        packages_beyond_their_authority_are_refused;
+    creating:
+        bad_proofs_are_refused
+        an_unsealed_image_is_refused
+        an_image_with_another_byte_is_refused
+        a_missing_mandatory_grant_is_refused
+        a_source_of_another_type_is_refused
+        a_source_with_too_few_rights_is_refused
+        a_source_with_another_badge_is_refused
+        an_endow_only_source_can_be_passed_on
+        an_optional_request_may_stay_ungranted
+        a_grant_that_nobody_requested_is_refused
+        a_pool_that_is_too_small_is_refused
+        a_version_with_other_content_is_refused
+        the_new_process_holds_exactly_its_grants;
+    between:
+        a_source_deleted_during_verification_is_missed
+        a_pool_deleted_during_verification_is_missed
+        a_caller_killed_during_verification_leaves_nothing
+        a_destination_filled_during_verification_is_refused
+        a_stale_or_forged_revocation_is_refused
+        a_key_revoked_during_verification_is_refused;
+};
+
+/// Tests of the harness itself: each must be seen to fail. No plan names them but that of the harness's own tests.
+pub const CONTROLS: &[Test] = tests! {
+    control:
+        control_passes
+        control_fails
+        control_hangs
+        control_panics;
+};
+
+/// SystemControl's slot.
+pub const fn system() -> sila_abi::Slot {
+    lab::SYSTEM
+}
+
+/// A process that reports the runner's own end and switches the machine off. It lives as long as the answer.
+pub fn guard(lab: &Lab) -> Result<Child, Failure> {
+    let child = lab.child()?;
+    let line = b"DIED the runner ended before its tests did";
+    let mut words = alloc::vec![line.len() as u64];
+    words.extend(line.chunks(8).map(|chunk| {
+        let mut raw = [0; 8];
+        raw.iter_mut().zip(chunk).for_each(|(to, from)| *to = *from);
+        u64::from_le_bytes(raw)
+    }));
+    let caps = [sila_abi::protocol::layout::OWN_PROCESS, lab::TEST, lab::SYSTEM];
+    child.start(probe::Act::Guard, &words, &caps)?;
+    Ok(child)
+}
+
+/// The tests that a plan names, in its order.
+pub fn planned(plan: &str) -> Vec<Result<&'static Test, String>> {
+    let all = || TESTS.iter().chain(CONTROLS);
+    plan.lines()
+        .filter(|line| !line.is_empty())
+        .map(|line| all().find(|test| test.name == line).ok_or_else(|| line.into()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_many() {
+        let names: Vec<_> = TESTS.iter().chain(CONTROLS).map(|test| test.name).collect();
+        for (at, name) in names.iter().enumerate() {
+            assert!(!names[..at].contains(name), "{name}");
+        }
+        assert!(TESTS.len() >= 40);
+    }
+
+    #[test]
+    fn a_plan_keeps_its_order_and_tells_unknown_names() {
+        let plan = planned("rights_only_shrink\n\nnosuch\ncontrol_fails\n");
+        let names: Vec<_> = plan.iter().map(|test| test.as_ref().map(|t| t.name).map_err(String::as_str)).collect();
+        assert_eq!(names, [Ok("rights_only_shrink"), Err("nosuch"), Ok("control_fails")]);
+    }
+}

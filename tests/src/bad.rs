@@ -1,0 +1,124 @@
+//! The bad packages of `boot::pkg::tamper` as entries of the test bundle, each with the error that ModuleManager must
+//! answer.
+
+use crate::image::name;
+use anyhow::{Result, bail};
+use boot::pkg::bundle::Content;
+use boot::pkg::description::ModuleDescription;
+use boot::pkg::keys::KeySet;
+use boot::pkg::tamper::{Variant, test_system, variants};
+use boot::pkg::verify::{Refusal, verify_package};
+use module_manager::check::failure;
+use sila_abi::boot::EntryKind;
+use sila_abi::package::{LoadProof, Package};
+use sila_abi::protocol::module_manager::{Failure, LoadError};
+use sila_abi::record::{Name, Version};
+use sila_crypto::chain::{self, ChainError};
+use sila_crypto::keystore::KeyStore;
+
+/// What ModuleManager itself refuses; `None` if the package gets past it.
+fn refused_by_manager(bytes: &[u8], keys: &KeyStore) -> Option<ChainError> {
+    let package = match chain::verify_package(bytes, keys) {
+        Ok(package) => package,
+        Err(error) => return Some(error),
+    };
+    let manifest = match chain::verify_manifest(&LoadProof::of_package(package.get()), keys) {
+        Ok(manifest) => manifest,
+        Err(error) => return Some(error),
+    };
+    chain::check_payload(&package, &manifest).err()
+}
+
+/// The answer that a package must get.
+fn expected(variant: &Variant, keys: &KeyStore) -> Result<Option<(bool, Failure)>> {
+    if variant.bytes.is_empty() {
+        return Ok(None);
+    }
+    let refusal = match verify_package(&variant.bytes, keys) {
+        Ok(_) => bail!("{}: not refused", variant.name),
+        Err(refusal) => refusal,
+    };
+    if refusal.name() != variant.expected {
+        bail!("{}: refused as {} instead of {}", variant.name, refusal.name(), variant.expected);
+    }
+    if let Some(error) = refused_by_manager(&variant.bytes, keys) {
+        return Ok(Some((true, failure(error))));
+    }
+    Ok(Some((false, match refusal {
+        Refusal::Payload(error) => Failure::with(LoadError::DecompressionRefused, error.code().into(), 0),
+        Refusal::Chain(error) => {
+            Failure::kernel(LoadError::CreateRefused, error.kernel_error(), error.detail())
+        }
+        Refusal::Padding => return Ok(None),
+    })))
+}
+
+/// The group of a variant: the in-guest test that loads it.
+fn group(variant: &str) -> &'static str {
+    let has = |part: &str| variant.contains(part);
+    if has("flipped bit") {
+        "flipped"
+    } else if has("payload of another") || has("resigned") || has("another version") || has("another image") {
+        "mixed"
+    } else if variant.starts_with("payload ") && !has("length") || has("declared image size") {
+        "payload"
+    } else if variant.starts_with("truncated") || has("trailing byte") && !has("signed") || has("two packages") {
+        "truncated"
+    } else if has("length zero") || has("length maximal") {
+        "header"
+    } else if has("key") || has("algorithm") {
+        "key"
+    } else if variant.starts_with("signed ") {
+        "manifest"
+    } else if has("signature") || has("domain") {
+        "signature"
+    } else {
+        "authority"
+    }
+}
+
+/// Name and version of the manifest in a package, if they can be read.
+fn names(bytes: &[u8]) -> Option<(Name, Version)> {
+    let package = Package::parse(bytes).ok()?;
+    let manifest = sila_abi::manifest::Manifest::decode(package.manifest).ok()?;
+    Some((manifest.name, manifest.version))
+}
+
+/// Bundle entries and the list that tells the tests about them.
+pub fn packages(keys: &KeySet, description: &ModuleDescription, image: &[u8]) -> Result<(Vec<Content>, String)> {
+    let store = test_system(keys)?;
+    let (mut contents, mut list) = (Vec::new(), String::new());
+    let mut add = |hint: Name, version: Version, failure: Failure, variant: &Variant| {
+        let Version { major, minor, patch } = version;
+        list.push_str(&format!(
+            "{} {hint} {major}.{minor}.{patch} {} {} {} {}\n",
+            group(&variant.name),
+            failure.error.number(),
+            failure.detail,
+            failure.more,
+            variant.name
+        ));
+        contents.push(Content { kind: EntryKind::Package, name: hint, version, data: variant.bytes.clone() });
+    };
+    let mut late = Vec::new();
+    for (at, variant) in variants(keys, description, image)?.iter().enumerate() {
+        match expected(variant, &store)? {
+            Some((true, failure)) => add(name(&format!("bad.{at}"))?, Version::MIN, failure, variant),
+            // ModuleManager compares name and version with what was asked for: these need a name of their own.
+            Some((false, _)) => late.push(at),
+            None => {}
+        }
+    }
+    for at in late {
+        let mut named = description.clone();
+        named.module.name = format!("bad.{at}");
+        let all = variants(keys, &named, image)?;
+        let Some(variant) = all.get(at) else { bail!("variant {at} vanished") };
+        let Some((false, failure)) = expected(variant, &store)? else {
+            bail!("{}: another answer under another name", variant.name)
+        };
+        let (hint, version) = names(&variant.bytes).unwrap_or((name(&named.module.name)?, Version::MIN));
+        add(hint, version, failure, variant);
+    }
+    Ok((contents, list))
+}

@@ -1,0 +1,79 @@
+//! Boots the test system with a plan, again where a test took the whole system down.
+
+use crate::image::TestSystem;
+use crate::report::{Report, Verdict};
+use anyhow::Result;
+use boot::outcome::Outcome;
+use boot::paths::Scratch;
+use boot::{Options, RunOutcome};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Boots after which no more are tried.
+const MOST_BOOTS: usize = 4;
+/// How many of the last lines a failure shows.
+const LAST_LINES: usize = 20;
+
+/// Runs these tests; every one has a verdict.
+pub fn run(system: &TestSystem, plan: &[&str]) -> Result<BTreeMap<String, Verdict>> {
+    let mut verdicts = BTreeMap::new();
+    let mut left: Vec<&str> = plan.to_vec();
+    for _ in 0..MOST_BOOTS {
+        if left.is_empty() {
+            break;
+        }
+        let (report, outcome) = boot(system, &left)?;
+        let stuck = report.open.clone().or_else(|| left.iter().find(|n| !report.verdicts.contains_key(**n)).map(|n| n.to_string()));
+        verdicts.extend(report.verdicts.clone());
+        if report.done && report.open.is_none() {
+            break;
+        }
+        if let Some(name) = stuck {
+            verdicts.insert(name, Verdict::Fail(describe(&report, &outcome)));
+        }
+        left.retain(|name| !verdicts.contains_key(*name));
+    }
+    for name in plan {
+        let missing = || Verdict::Fail("the test did not report".into());
+        verdicts.entry((*name).into()).or_insert_with(missing);
+    }
+    Ok(verdicts)
+}
+
+/// One boot with this plan.
+pub fn boot(system: &TestSystem, plan: &[&str]) -> Result<(Report, RunOutcome)> {
+    let scratch = Scratch::new()?;
+    let image = system.image(plan, &scratch.join("test.img"))?;
+    let mut options = Options::new(image.path);
+    options.kernel = Some(image.kernel);
+    options.timeout = Some(Duration::from_secs(60 + 5 * plan.len() as u64));
+    options.script = None;
+    let trace = std::env::var_os("SILA_TEST_TRACE").is_some();
+    let outcome = boot::boot(&options, &mut |line| {
+        if trace {
+            eprintln!("{line}");
+        }
+    })?;
+    Ok((Report::read(outcome.results.iter().map(String::as_str)), outcome))
+}
+
+/// Why a run did not come to its end.
+pub fn describe(report: &Report, outcome: &RunOutcome) -> String {
+    let how = match &outcome.exit {
+        Outcome::Well => "the guest reported success before the tests had ended".to_string(),
+        Outcome::Failed => "the guest gave up".to_string(),
+        Outcome::Panicked => "the kernel panicked".to_string(),
+        Outcome::Silent(why) => why.clone(),
+    };
+    let tail = |lines: &[String]| {
+        let from = lines.len().saturating_sub(LAST_LINES);
+        lines.get(from..).unwrap_or_default().iter().map(|line| format!("    {line}\n")).collect::<String>()
+    };
+    format!(
+        "{how}; {}\nbacktrace:\n{}console:\n{}results:\n{}",
+        report.remarks.join("; "),
+        tail(&outcome.backtrace),
+        tail(&outcome.console),
+        tail(&outcome.results)
+    )
+}
