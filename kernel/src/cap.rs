@@ -10,6 +10,8 @@ use alloc::vec;
 use alloc::vec::Vec;
 use sila_abi::{ObjectType, Rights};
 
+use crate::objects::ProcessId;
+
 /// Slots in a chunk.
 pub const CHUNK: usize = 64;
 
@@ -72,6 +74,7 @@ const EMPTY: Entry = Entry { cap: None, prev: NONE, next: NONE, first: NONE, las
 pub struct CapTable {
     entries: Vec<Entry>,
     free_chunks: Vec<u16>,
+    owners: Vec<Option<ProcessId>>,
     live: u32,
 }
 
@@ -81,6 +84,7 @@ impl CapTable {
         CapTable {
             entries: vec![EMPTY; 1 + chunks as usize * CHUNK],
             free_chunks: (0..chunks).rev().collect(),
+            owners: vec![None; chunks as usize],
             live: 0,
         }
     }
@@ -93,9 +97,27 @@ impl CapTable {
         self.live
     }
 
-    /// Takes a chunk of empty slots.
-    pub fn take_chunk(&mut self) -> Option<u16> {
-        self.free_chunks.pop()
+    /// Takes a chunk of empty slots for the CSpace of a process.
+    pub fn take_chunk(&mut self, owner: ProcessId) -> Option<u16> {
+        let chunk = self.free_chunks.pop()?;
+        self.set_owner(chunk, Some(owner));
+        Some(chunk)
+    }
+
+    fn set_owner(&mut self, chunk: u16, owner: Option<ProcessId>) {
+        if let Some(o) = self.owners.get_mut(chunk as usize) {
+            *o = owner;
+        }
+    }
+
+    /// The process in whose CSpace a slot lies.
+    pub fn owner(&self, id: CapId) -> Option<ProcessId> {
+        self.owners.get(id.chunk() as usize).copied().flatten()
+    }
+
+    /// True if no slot of a chunk is occupied.
+    pub fn chunk_is_empty(&self, chunk: u16) -> bool {
+        (0..CHUNK).all(|i| self.get(CapId::in_chunk(chunk, i)).is_none())
     }
 
     /// True if a chunk is free.
@@ -105,6 +127,7 @@ impl CapTable {
 
     /// Gives back a chunk whose slots are all empty. The vector has room for every chunk from the start.
     pub fn put_chunk(&mut self, chunk: u16) {
+        self.set_owner(chunk, None);
         self.free_chunks.push(chunk);
     }
 
@@ -337,10 +360,13 @@ mod tests {
     #[test]
     fn chunks_are_handed_out_once() {
         let mut t = CapTable::new(2);
-        let (a, b) = (t.take_chunk().unwrap(), t.take_chunk().unwrap());
+        let owner = ProcessId::from_parts(3, 1);
+        let (a, b) = (t.take_chunk(owner).unwrap(), t.take_chunk(owner).unwrap());
+        assert_eq!(t.owner(CapId::in_chunk(b, 63)), Some(owner));
         assert_ne!(a, b);
         assert!(!t.has_chunk());
         t.put_chunk(a);
-        assert_eq!(t.take_chunk(), Some(a));
+        assert_eq!(t.owner(CapId::in_chunk(a, 0)), None);
+        assert_eq!(t.take_chunk(owner), Some(a));
     }
 }

@@ -59,7 +59,7 @@ impl Kernel {
         loop {
             for _ in 0..REVOKE_STEP {
                 let Some(child) = self.caps.first_child(id) else { return Ok(Flow::words(&[])) };
-                let Some(holder) = self.holder_of(child) else {
+                let Some(holder) = self.caps.owner(child) else {
                     self.caps.remove(child);
                     continue;
                 };
@@ -69,11 +69,5 @@ impl Kernel {
                 return Ok(Flow::Restart);
             }
         }
-    }
-
-    /// The process in whose CSpace a slot of the table lies.
-    fn holder_of(&self, id: CapId) -> Option<crate::objects::ProcessId> {
-        let chunk = id.chunk();
-        self.processes.iter().find(|(_, p)| p.chunks.contains(&chunk)).map(|(id, _)| id)
     }
 }

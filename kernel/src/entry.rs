@@ -49,6 +49,10 @@ impl Kernel {
             self.drop_building(id);
         }
         let result = self.dispatch(m, id, tag);
+        if result.is_err() {
+            self.shrink_grown();
+        }
+        self.grown = Default::default();
         self.finish(m, id, result);
     }
 

@@ -98,6 +98,10 @@ pub struct IrqLine {
 /// Interrupt lines that may be bound.
 pub const IRQ_LINES: usize = 24;
 
+/// Chunks that one system call can make CSpaces grow by: a receiver's capability slots (two chunks at
+/// most) and Reply, and a destination slot.
+const GROWN: usize = 4;
+
 /// Generation of objects that live as long as the kernel.
 pub const PERMANENT: u32 = 1;
 
@@ -128,6 +132,7 @@ pub struct Kernel {
     pub(crate) next_process: u64,
     pub(crate) irqs: [IrqLine; IRQ_LINES],
     pub(crate) ports: Vec<(u16, u16)>,
+    pub(crate) grown: [Option<(ProcessId, usize)>; GROWN],
     pub(crate) ram_bytes: u64,
     pub(crate) test_system: bool,
 }
@@ -170,6 +175,7 @@ impl Kernel {
             next_process: 1,
             irqs: [IrqLine::default(); IRQ_LINES],
             ports: Vec::with_capacity(32),
+            grown: [None; GROWN],
             ram_bytes: 0,
             test_system: false,
         })
@@ -327,13 +333,31 @@ impl Kernel {
                 return Err(Error::ArenaFull);
             }
             self.charge(pool, 0, CapTable::CHUNK_BYTES)?;
-            let fresh = self.caps.take_chunk().unwrap_or(NO_CHUNK);
+            let fresh = self.caps.take_chunk(process).unwrap_or(NO_CHUNK);
             if let Some(c) = self.processes.get_mut(process).and_then(|p| p.chunks.get_mut(chunk)) {
                 *c = fresh;
+            }
+            if let Some(entry) = self.grown.iter_mut().find(|g| g.is_none()) {
+                *entry = Some((process, chunk));
             }
         }
         let id = self.cap_id(process, slot)?;
         if self.caps.get(id).is_some() { Err(Error::SlotOccupied) } else { Ok(id) }
+    }
+
+    /// A call has failed: chunks that it made CSpaces grow by, and that nothing lies in, go back.
+    pub(crate) fn shrink_grown(&mut self) {
+        for (process, index) in core::mem::take(&mut self.grown).into_iter().flatten() {
+            let Some(p) = self.processes.get_mut(process) else { continue };
+            let pool = p.pool;
+            let Some(entry) = p.chunks.get_mut(index) else { continue };
+            let chunk = *entry;
+            if chunk != NO_CHUNK && self.caps.chunk_is_empty(chunk) {
+                *entry = NO_CHUNK;
+                self.caps.put_chunk(chunk);
+                self.refund(pool, 0, CapTable::CHUNK_BYTES);
+            }
+        }
     }
 
     /// Puts a capability for a new object into an empty slot.

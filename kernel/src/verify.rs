@@ -285,6 +285,10 @@ impl Kernel {
                 Some(thread) => self.conclude(m, thread, &request.wanted, verdict),
                 None => Ok(()),
             };
+            if result.is_err() {
+                self.shrink_grown();
+            }
+            self.grown = Default::default();
             self.release_request(&request.wanted);
             if let Some(thread) = request.thread {
                 self.answer_verified(thread, result);

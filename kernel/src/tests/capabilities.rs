@@ -187,3 +187,17 @@ fn a_stale_capability_never_reaches_a_new_object() {
     assert_eq!(w.message(a, Call::Call, Slot(10), forever(0)).status(), Err(Error::ObjectGone));
     assert_eq!(w.invoke(a, Slot(10), Op::EndpointBind, &[1]), Err(Error::ObjectGone));
 }
+
+#[test]
+fn a_failed_call_does_not_leave_a_grown_cspace() {
+    let mut w = World::new();
+    let a = w.actor(50);
+    let before = w.invoke(a, POOL, Op::PoolStatus, &[]).unwrap();
+    let all = w.baseline();
+    assert_eq!(w.invoke(a, POOL, Op::RegionCreate, &[0, 300]), Err(Error::InvalidArgument));
+    assert_eq!(w.invoke(a, POOL, Op::PoolCreate, &[1 << 40, 0, 500]), Err(Error::OutOfFrames));
+    assert_eq!(w.invoke(a, POOL, Op::PoolStatus, &[]).unwrap(), before);
+    assert_eq!(w.baseline(), all);
+    w.invoke(a, POOL, Op::NotificationCreate, &[300]).unwrap();
+    assert!(w.invoke(a, POOL, Op::PoolStatus, &[]).unwrap()[3] > before[3], "a call that succeeds keeps it");
+}
