@@ -1,7 +1,8 @@
 //! One stub per operation of the ABI, made from its table.
 //!
 //! A stub has the operation's own name and arguments: slots for capabilities and destinations, plain words
-//! for the rest. Operations that change the address space or start a thread are `unsafe`; [`crate::memory`]
+//! for the rest. A slot is a plain number: who deletes or moves a capability that another part of the program
+//! owns ([`crate::slots::OwnedSlot`]) takes it away from there. Operations that change the address space or start a thread are `unsafe`; [`crate::memory`]
 //! and [`crate::thread`] wrap them.
 
 use crate::error::CallError;

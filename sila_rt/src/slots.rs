@@ -3,10 +3,13 @@
 use crate::error::CallError;
 use crate::lock::Lock;
 use crate::op;
-use sila_abi::protocol::layout::{FIRST_DYNAMIC, SLOTS_END};
+use sila_abi::protocol::layout::SLOTS_END;
 use sila_abi::{Error, Slot};
 
 const WORDS: usize = (SLOTS_END as usize).div_ceil(64);
+
+/// The first slot that is handed out; the one below it is the locks' own.
+const FIRST_FREE: u16 = crate::lock::NAP.0 + 1;
 
 /// Which dynamic slots are taken.
 struct SlotMap {
@@ -34,7 +37,7 @@ impl SlotMap {
 
     /// The first run of `count` free slots, now taken.
     fn take_run(&mut self, count: u16) -> Option<u16> {
-        let mut start = FIRST_DYNAMIC.0;
+        let mut start = FIRST_FREE;
         let mut end = start;
         while end - start < count {
             if end >= SLOTS_END {
@@ -215,17 +218,17 @@ mod tests {
     #[test]
     fn slots_are_handed_out_from_the_first_dynamic_one() {
         let mut map = SlotMap::new();
-        assert_eq!(map.take_run(1), Some(FIRST_DYNAMIC.0));
-        assert_eq!(map.take_run(4), Some(FIRST_DYNAMIC.0 + 1));
-        map.set(FIRST_DYNAMIC.0 + 2, false);
-        assert_eq!(map.take_run(2), Some(FIRST_DYNAMIC.0 + 5));
-        assert_eq!(map.take_run(1), Some(FIRST_DYNAMIC.0 + 2));
+        assert_eq!(map.take_run(1), Some(FIRST_FREE));
+        assert_eq!(map.take_run(4), Some(FIRST_FREE + 1));
+        map.set(FIRST_FREE + 2, false);
+        assert_eq!(map.take_run(2), Some(FIRST_FREE + 5));
+        assert_eq!(map.take_run(1), Some(FIRST_FREE + 2));
     }
 
     #[test]
     fn slots_end_where_the_cspace_ends() {
         let mut map = SlotMap::new();
-        for expected in FIRST_DYNAMIC.0..SLOTS_END {
+        for expected in FIRST_FREE..SLOTS_END {
             assert_eq!(map.take_run(1), Some(expected));
         }
         assert_eq!(map.take_run(1), None);

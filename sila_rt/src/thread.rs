@@ -33,7 +33,7 @@ impl Thread {
 }
 
 /// Starts a thread with a stack of that many pages, a guard below it and a message page of its own. It has the
-/// initial thread's priority, so that the locks of this process can't starve.
+/// initial thread's priority.
 ///
 /// # Errors
 /// `ArenaFull` if 64 threads were started, `InvalidArgument` for the stack's size, or the kernel's.
