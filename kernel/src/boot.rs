@@ -84,8 +84,10 @@ impl Kernel {
     pub fn boot(m: &mut impl Machine, frames: FrameTable, info: &BootInfo) -> Result<Self, BootError> {
         let bundle = Bundle::parse(info.bundle).map_err(BootError::Bundle)?;
         let root = RootKeys::decode(part(&bundle, EntryKind::RootSet)?)?;
-        let signatures = SignatureSet::decode(part(&bundle, EntryKind::BootSignature)?).map_err(ChainError::from)?;
-        let manifest = chain::verify_boot_manifest(part(&bundle, EntryKind::BootManifest)?, &signatures, &root)?;
+        let signatures =
+            SignatureSet::decode(part(&bundle, EntryKind::BootSignature)?).map_err(ChainError::from)?;
+        let manifest =
+            chain::verify_boot_manifest(part(&bundle, EntryKind::BootManifest)?, &signatures, &root)?;
         let mut kernel = Kernel::new(frames, Capacities::BOOT).ok_or(BootError::Memory)?;
         kernel.ram_bytes = info.ram_bytes;
         kernel.test_system = manifest.purpose == Purpose::Test;
@@ -119,12 +121,11 @@ impl Kernel {
             BootObjectKind::Endpoint { ceiling, durable } => {
                 reference(ObjectType::Endpoint, self.new_endpoint(root, None, None, durable, ceiling)?)
             }
-            BootObjectKind::Notification => {
-                reference(ObjectType::Notification, self.new_notification(root)?)
-            }
+            BootObjectKind::Notification => reference(ObjectType::Notification, self.new_notification(root)?),
             BootObjectKind::Job => reference(ObjectType::Job, self.new_job()?),
             BootObjectKind::IoPorts { base, len } => {
-                let inside = |&(b, l): &(u16, u16)| base >= b && base as u32 + len as u32 <= b as u32 + l as u32;
+                let inside =
+                    |&(b, l): &(u16, u16)| base >= b && base as u32 + len as u32 <= b as u32 + l as u32;
                 if !PORTS.iter().any(inside) {
                     return Err(Error::PortOutOfRange);
                 }
@@ -198,10 +199,8 @@ impl Kernel {
         let region = self
             .fixed_region(first, image.data.len().div_ceil(FRAME_SIZE) as u32)
             .map_err(|e| failed(e.into()))?;
-        let plan = endow::plan(&manifest.requests, |i| {
-            source_for(&manifest.requests, i, module, objects)
-        })
-        .map_err(failed)?;
+        let plan = endow::plan(&manifest.requests, |i| source_for(&manifest.requests, i, module, objects))
+            .map_err(failed)?;
         let job = module.job.as_ref().and_then(|n| objects.iter().find(|o| o.name == *n));
         let job = match job {
             Some(named) => crate::kernel::id_of(&named.cap),

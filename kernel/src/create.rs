@@ -117,9 +117,8 @@ impl Kernel {
 
     /// Everything the request rests on must be as it was when the operation began.
     fn recheck(&self, caller: ProcessId, load: &LoadRequest) -> Result<(), Fail> {
-        let unchanged = |h: &Held| {
-            self.find(caller, h.slot).is_ok_and(|f| f.cap == h.cap && self.is_alive(f.cap.object))
-        };
+        let unchanged =
+            |h: &Held| self.find(caller, h.slot).is_ok_and(|f| f.cap == h.cap && self.is_alive(f.cap.object));
         if !load.held.iter().all(unchanged) {
             return Err(Error::SourceGone.into());
         }

@@ -119,7 +119,15 @@ mod tests {
 
     fn request(object: ObjectType, rights: Rights, badge: Option<u64>, mandatory: bool) -> CapRequest {
         let selector = Selector::Grant(Name::new("x").unwrap());
-        CapRequest { slot: 9, object: object as u8, selector, rights: rights.bits(), badge, amount: 0, mandatory }
+        CapRequest {
+            slot: 9,
+            object: object as u8,
+            selector,
+            rights: rights.bits(),
+            badge,
+            amount: 0,
+            mandatory,
+        }
     }
 
     fn source(object: ObjectType, rights: Rights, badge: u64) -> Source {
@@ -135,8 +143,14 @@ mod tests {
         assert!(decide(&r, Some(source(Endpoint, all, 7))).is_ok());
         assert_eq!(decide(&r, None), Err(Error::RequestNotGranted));
         assert_eq!(decide(&r, Some(source(Pool, all, 0))), Err(Error::RequestWrongType));
-        assert_eq!(decide(&r, Some(source(Endpoint, Rights::SEND | Rights::COPY, 0))), Err(Error::RequestRights));
-        assert_eq!(decide(&r, Some(source(Endpoint, Rights::SEND | Rights::GRANT, 0))), Err(Error::RequestRights));
+        assert_eq!(
+            decide(&r, Some(source(Endpoint, Rights::SEND | Rights::COPY, 0))),
+            Err(Error::RequestRights)
+        );
+        assert_eq!(
+            decide(&r, Some(source(Endpoint, Rights::SEND | Rights::GRANT, 0))),
+            Err(Error::RequestRights)
+        );
         let gone = Source { alive: false, ..source(Endpoint, all, 0) };
         assert_eq!(decide(&r, Some(gone)), Err(Error::SourceGone));
         let badged = request(Endpoint, Rights::SEND, Some(3), true);
@@ -146,7 +160,8 @@ mod tests {
     #[test]
     fn endow_only_sources_can_be_passed_on_and_lose_the_mark() {
         let s = source(ObjectType::Endpoint, Rights::SEND | Rights::ENDOW, 5);
-        let Ok(Grant::Child { cap, .. }) = decide(&request(ObjectType::Endpoint, Rights::SEND, None, true), Some(s))
+        let Ok(Grant::Child { cap, .. }) =
+            decide(&request(ObjectType::Endpoint, Rights::SEND, None, true), Some(s))
         else {
             panic!("refused")
         };

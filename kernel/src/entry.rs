@@ -16,13 +16,16 @@ impl Kernel {
     pub fn enter(&mut self, m: &mut impl Machine, entry: Entry) -> Next {
         match entry {
             Entry::Syscall => self.syscall(m),
-            Entry::Fault { vector, error, address } => self.fault(m, vector, error, address),
+            Entry::Fault { vector, error, address } => self.raise_fault(m, Fault { vector, error, address }),
             Entry::Timer => {
                 self.armed = u64::MAX;
                 self.run_timers(m);
             }
             Entry::Interrupt { line } => self.interrupt(line),
             Entry::VerificationDone => self.verification_done(m),
+        }
+        if !self.doomed.is_empty() {
+            self.end_doomed(m);
         }
         if !self.nothing_to_reap() {
             self.reap_some(m);
@@ -126,20 +129,6 @@ impl Kernel {
         }
         while !m.interrupt_pending() && self.reap_step(m) {}
         true
-    }
-
-    fn fault(&mut self, m: &mut impl Machine, vector: u8, error: u64, address: u64) {
-        let Running::Thread(id) = self.running else { return };
-        let Some(t) = self.threads.get(id) else { return };
-        let (process, instruction) = (t.process, t.registers.rip);
-        if let Some(p) = self.processes.get(process) {
-            m.log(format_args!(
-                "process {} ({}) ended: exception {vector}, error {error:#x}, address {address:#x}, at {instruction:#x}",
-                p.number, p.identity.name
-            ));
-        }
-        let exit = Exit { cause: 3, code: vector as u64, address, instruction, error };
-        self.begin_end(m, process, exit);
     }
 
     fn interrupt(&mut self, line: u8) {

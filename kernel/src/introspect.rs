@@ -109,8 +109,7 @@ impl Kernel {
 
     fn next_capability(&mut self, c: &Invocation) -> Result<Flow, Fail> {
         let [number, cursor, ..] = c.args;
-        let (id, _) =
-            self.processes.iter().find(|(_, p)| p.number == number).ok_or(Error::ObjectGone)?;
+        let (id, _) = self.processes.iter().find(|(_, p)| p.number == number).ok_or(Error::ObjectGone)?;
         for slot in cursor.saturating_add(1)..(MAX_CHUNKS * CHUNK) as u64 {
             let Ok(found) = self.find(id, Slot(slot as u16)) else { continue };
             let cap = found.cap;
@@ -129,12 +128,8 @@ impl Kernel {
 
     /// Object bytes that objects take; what Pools merely reserve for children does not count.
     fn object_bytes_used(&self) -> u64 {
-        let reserved: u64 = self
-            .pools
-            .iter()
-            .filter(|(_, p)| p.parent.is_some())
-            .map(|(_, p)| p.bytes.limit)
-            .sum();
+        let reserved: u64 =
+            self.pools.iter().filter(|(_, p)| p.parent.is_some()).map(|(_, p)| p.bytes.limit).sum();
         let used: u64 = self.pools.iter().map(|(_, p)| p.bytes.used).sum();
         used.saturating_sub(reserved)
     }
@@ -171,7 +166,12 @@ impl Kernel {
         Ok(Flow::words(&[]))
     }
 
-    pub(crate) fn keyring_read(&mut self, m: &mut impl Machine, op: Op, c: &Invocation) -> Result<Flow, Fail> {
+    pub(crate) fn keyring_read(
+        &mut self,
+        m: &mut impl Machine,
+        op: Op,
+        c: &Invocation,
+    ) -> Result<Flow, Fail> {
         let index = usize::try_from(c.args[0]).map_err(|_| Error::InvalidArgument)?;
         let (id, certificate, count) = self.keyring.key(index).ok_or(Error::NoMoreEntries)?;
         let id = *id;

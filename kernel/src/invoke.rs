@@ -146,9 +146,11 @@ impl Kernel {
             Op::CapCopy | Op::CapMint | Op::CapMove | Op::CapDelete | Op::CapRevoke | Op::CapStatus => {
                 self.cap_operation(m, op, c)
             }
-            Op::PoolCreate | Op::PoolStatus | Op::RegionCreate | Op::EndpointCreate | Op::NotificationCreate => {
-                self.pool_operation(m, op, c)
-            }
+            Op::PoolCreate
+            | Op::PoolStatus
+            | Op::RegionCreate
+            | Op::EndpointCreate
+            | Op::NotificationCreate => self.pool_operation(m, op, c),
             Op::RegionMap | Op::RegionSeal | Op::RegionStatus | Op::MappingUnmap | Op::MappingProtect => {
                 self.memory_operation(m, op, c)
             }
@@ -166,6 +168,8 @@ impl Kernel {
             | Op::ThreadSuspend
             | Op::ThreadResume
             | Op::ThreadSetPriority
+            | Op::ThreadSetFaultEndpoint
+            | Op::ThreadClearFaultEndpoint
             | Op::ThreadTerminate => self.thread_operation(m, op, c),
             Op::IrqBind | Op::IrqAck | Op::PortRead | Op::PortWrite | Op::ClockNow => {
                 self.device_operation(m, op, c)
@@ -529,6 +533,19 @@ impl Kernel {
                 self.resume(c.id())?;
                 ok
             }
+            Op::ThreadSetFaultEndpoint => {
+                let found = c.caps[0].ok_or(Error::NoCapability)?;
+                if let Some(t) = self.threads.get_mut(c.id()) {
+                    t.fault_endpoint = Some((id_of(&found.cap), found.cap.badge));
+                }
+                ok
+            }
+            Op::ThreadClearFaultEndpoint => {
+                if let Some(t) = self.threads.get_mut(c.id()) {
+                    t.fault_endpoint = None;
+                }
+                ok
+            }
             Op::ThreadSetPriority => {
                 let (id, priority): (ThreadId, u8) = (c.id(), c.priority(0)?);
                 let t = self.threads.get(id).ok_or(Error::ObjectGone)?;
@@ -669,16 +686,10 @@ impl Kernel {
 
 const POOL_RIGHTS: Rights =
     Rights::READ.union(Rights::CREATE).union(Rights::COPY).union(Rights::GRANT).union(Rights::MANAGE);
-const REGION_RIGHTS: Rights = Rights::READ
-    .union(Rights::WRITE)
-    .union(Rights::SEAL)
-    .union(Rights::COPY)
-    .union(Rights::MANAGE);
-const ENDPOINT_RIGHTS: Rights = Rights::SEND
-    .union(Rights::RECV)
-    .union(Rights::GRANT)
-    .union(Rights::MANAGE)
-    .union(Rights::COPY);
+const REGION_RIGHTS: Rights =
+    Rights::READ.union(Rights::WRITE).union(Rights::SEAL).union(Rights::COPY).union(Rights::MANAGE);
+const ENDPOINT_RIGHTS: Rights =
+    Rights::SEND.union(Rights::RECV).union(Rights::GRANT).union(Rights::MANAGE).union(Rights::COPY);
 const NOTIFICATION_RIGHTS: Rights =
     Rights::SEND.union(Rights::RECV).union(Rights::MANAGE).union(Rights::COPY);
 

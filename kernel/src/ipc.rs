@@ -55,20 +55,34 @@ impl Kernel {
         if tag.words() > REGISTER_WORDS && self.threads.get(id).is_none_or(|t| t.message.is_none()) {
             return Err(Error::MessageTooLong.into());
         }
-        let badge = found.cap.badge;
+        self.call_as(m, id, endpoint, found.cap.badge, call, grant, regs.r14)
+    }
+
+    /// Delivers a thread's message, or lets the thread wait until it is received.
+    #[expect(clippy::too_many_arguments, reason = "one message: who, where, as whom, how")]
+    pub(crate) fn call_as(
+        &mut self,
+        m: &mut impl Machine,
+        id: ThreadId,
+        endpoint: EndpointId,
+        badge: u64,
+        call: bool,
+        grant: bool,
+        deadline: u64,
+    ) -> Result<Flow, Fail> {
         if self.offer_to_receivers(m, id, endpoint, badge, call)? {
-            return Ok(self.after_delivery(id, call, regs.r14));
+            return Ok(self.after_delivery(id, call, deadline));
         }
         let e = self.endpoints.get_mut(endpoint).ok_or(Error::ObjectGone)?;
         if e.receiver.is_none() && !e.durable {
             return Err(Error::PeerDied.into());
         }
-        if regs.r14 == NO_WAIT {
+        if deadline == NO_WAIT {
             return Err(Error::Timeout.into());
         }
         let priority = self.threads.get(id).map_or(0, |t| t.effective);
         self.links.insert(&mut e.senders, id.index(), priority);
-        self.start_wait(id, ThreadState::Sending { endpoint, badge, call, grant }, regs.r14);
+        self.start_wait(id, ThreadState::Sending { endpoint, badge, call, grant }, deadline);
         Ok(Flow::Blocked)
     }
 
@@ -176,7 +190,8 @@ impl Kernel {
         while let Some(sender) =
             self.endpoints.get(endpoint).and_then(|e| e.senders.first()).and_then(|i| self.thread_at(i))
         {
-            let Some(ThreadState::Sending { badge, call, .. }) = self.threads.get(sender).map(|t| t.state) else {
+            let Some(ThreadState::Sending { badge, call, .. }) = self.threads.get(sender).map(|t| t.state)
+            else {
                 break;
             };
             match self.transfer(m, sender, receiver, badge, call) {
@@ -220,8 +235,9 @@ impl Kernel {
             return Err(gone);
         };
         let want = Receive::from_word(self.registers(receiver).r13);
-        let reply_at = if call { Some(self.reply_slot(to, want.reply).map_err(Blame::Receiver)?) } else { None };
-        let regs = self.registers(sender);
+        let reply_at =
+            if call { Some(self.reply_slot(to, want.reply).map_err(Blame::Receiver)?) } else { None };
+        let regs = self.outgoing(sender);
         let plan = self.plan_caps(from, to, &regs, want, reply_at).map_err(Blame::Sender)?;
         self.check_length(sender, receiver, Tag(regs.rax)).map_err(Blame::Sender)?;
         self.move_caps(from, to, &plan);
@@ -311,7 +327,7 @@ impl Kernel {
 
     /// Copies words and sets the receiver's result.
     fn copy_words(&mut self, m: &mut impl Machine, from: ThreadId, to: ThreadId, caps: u8, badge: u64) {
-        let regs = self.registers(from);
+        let regs = self.outgoing(from);
         let tag = Tag(regs.rax);
         let mut words = words_of(&regs);
         for w in words.iter_mut().skip(tag.words()) {
@@ -344,6 +360,12 @@ impl Kernel {
         }
         let to = self.process_of(caller).ok_or(Error::ObjectGone)?;
         let regs = self.registers(id);
+        if let Some(fault) = self.threads.get(caller).and_then(|t| t.fault) {
+            self.answer_fault(m, caller, fault, &regs)?;
+            self.caps.remove(found.id);
+            self.count_cap(process, found.cap.object, -1);
+            return Ok(());
+        }
         let want = Receive::from_word(self.registers(caller).r13);
         let plan = self.plan_caps(process, to, &regs, want, None)?;
         if plan.moves.iter().flatten().any(|(s, _)| *s == found.id) {
@@ -435,7 +457,8 @@ impl Kernel {
     pub(crate) fn may_receive(&self, process: ProcessId, label: Option<Label>) -> bool {
         let Some(label) = label else { return true };
         self.processes.get(process).is_some_and(|p| {
-            p.identity.publisher == label.publisher && p.identity.service.is_some_and(|s| s.name == label.name)
+            p.identity.publisher == label.publisher
+                && p.identity.service.is_some_and(|s| s.name == label.name)
         })
     }
 }

@@ -6,11 +6,11 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use sila_abi::Error;
 use sila_abi::boot::{BootManifest, Floor};
 use sila_abi::manifest::Manifest;
 use sila_abi::record::{Digest, KeyId, Name, Version};
 use sila_abi::trust::{Certificate, Purpose, Revocation, RevokedItem};
-use sila_abi::Error;
 use sila_crypto::chain::{ChainError, KeySource, Publisher, RootKeys, Verified};
 use sila_crypto::keystore::KeyStore;
 
@@ -106,9 +106,8 @@ impl KeyRing {
             version: manifest.version,
             manifest: digest,
         };
-        let same = |s: &Seen| {
-            s.publisher == entry.publisher && s.name == entry.name && s.version == entry.version
-        };
+        let same =
+            |s: &Seen| s.publisher == entry.publisher && s.name == entry.name && s.version == entry.version;
         if self.seen.iter().any(same) || self.seen.capacity() == 0 {
             return;
         }

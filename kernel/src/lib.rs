@@ -2,7 +2,7 @@
 //!
 //! Everything in this library is plain data and logic over the [`machine::Machine`] trait: no hardware,
 //! no unsafe code. The binary beside it (`main.rs`, `arch/`) joins it to x86_64.
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, feature = "sim")), no_std)]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
@@ -10,11 +10,12 @@ extern crate alloc;
 pub mod arena;
 pub mod boot;
 pub mod cap;
-mod cspace;
 pub mod cpu;
 pub mod create;
+mod cspace;
 pub mod endow;
 pub mod entry;
+mod fault;
 pub mod frames;
 mod introspect;
 mod invoke;
@@ -30,8 +31,8 @@ pub mod paging;
 mod process;
 pub mod queue;
 mod sched;
-#[cfg(test)]
-mod sim;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 #[cfg(test)]
 mod tests;
 mod thread;

@@ -171,9 +171,9 @@ impl Kernel {
         let pool = self.processes.get(process).ok_or(Error::ObjectGone)?.pool;
         self.charge(pool, 0, cost::<Mapping>())?;
         let access = if writable { Access::ReadWrite } else { Access::Read };
-        if let Err(e) = self.map_pages(m, process, range, access, |k, m, i| {
-            k.region_frame(m, region, (offset + i) as u32)
-        }) {
+        if let Err(e) = self
+            .map_pages(m, process, range, access, |k, m, i| k.region_frame(m, region, (offset + i) as u32))
+        {
             self.refund(pool, 0, cost::<Mapping>());
             return Err(e);
         }
@@ -329,8 +329,10 @@ impl Kernel {
 
     /// Ends a Region that nothing names, maps or pins. Its frames are freed by the reaper.
     pub(crate) fn drop_region(&mut self, id: RegionId) {
-        let unused =
-            self.regions.get(id).is_some_and(|r| r.caps == 0 && r.mappings == 0 && r.pins == 0 && r.pool.is_some());
+        let unused = self
+            .regions
+            .get(id)
+            .is_some_and(|r| r.caps == 0 && r.mappings == 0 && r.pins == 0 && r.pool.is_some());
         if unused && !self.dead_regions.contains(&id) {
             self.dead_regions.push(id);
         }

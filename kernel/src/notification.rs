@@ -60,12 +60,7 @@ impl Kernel {
     }
 
     /// `recv` on a notification.
-    pub(crate) fn wait(
-        &mut self,
-        thread: ThreadId,
-        id: NotificationId,
-        deadline: u64,
-    ) -> Result<Flow, Fail> {
+    pub(crate) fn wait(&mut self, thread: ThreadId, id: NotificationId, deadline: u64) -> Result<Flow, Fail> {
         let flags = self.take_flags(id);
         if flags != 0 {
             self.complete(thread, Outcome::flags(), 0, [flags, 0, 0, 0, 0, 0]);

@@ -278,6 +278,17 @@ pub struct Process {
     pub reap_next: Option<ProcessId>,
 }
 
+/// A processor exception in ring 3.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fault {
+    /// Exception vector.
+    pub vector: u8,
+    /// The processor's error code.
+    pub error: u64,
+    /// Faulting address.
+    pub address: u64,
+}
+
 /// What a thread is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ThreadState {
@@ -339,6 +350,10 @@ pub struct Thread {
     pub building: Option<RegionId>,
     /// The notification that interrupts its receives.
     pub bound: Option<NotificationId>,
+    /// Whom its faults are reported to, and with which badge.
+    pub fault_endpoint: Option<(EndpointId, u64)>,
+    /// The fault it waits to be resumed from; its registers stay as they were.
+    pub fault: Option<Fault>,
     /// Neighbours in the process's list.
     pub prev: Option<ThreadId>,
     /// Neighbours in the process's list.

@@ -51,7 +51,12 @@ impl Links {
     }
 
     fn get(&self, at: u32) -> Link {
-        self.links.get(at as usize).copied().unwrap_or(Link { prev: NONE, next: NONE, priority: 0, queued: false })
+        self.links.get(at as usize).copied().unwrap_or(Link {
+            prev: NONE,
+            next: NONE,
+            priority: 0,
+            queued: false,
+        })
     }
 
     fn set(&mut self, at: u32, change: impl FnOnce(&mut Link)) {
@@ -70,7 +75,11 @@ impl Links {
     fn link(&mut self, q: &mut Queue, thread: u32, priority: u8, before: u32) {
         let prev = if before == NONE { q.tail } else { self.get(before).prev };
         self.set(thread, |l| *l = Link { prev, next: before, priority, queued: true });
-        if prev == NONE { q.head = thread } else { self.set(prev, |l| l.next = thread) }
+        if prev == NONE {
+            q.head = thread
+        } else {
+            self.set(prev, |l| l.next = thread)
+        }
         if before == NONE { q.tail = thread } else { self.set(before, |l| l.prev = thread) }
     }
 
@@ -101,8 +110,16 @@ impl Links {
         if !l.queued {
             return false;
         }
-        if l.prev == NONE { q.head = l.next } else { self.set(l.prev, |p| p.next = l.next) }
-        if l.next == NONE { q.tail = l.prev } else { self.set(l.next, |n| n.prev = l.prev) }
+        if l.prev == NONE {
+            q.head = l.next
+        } else {
+            self.set(l.prev, |p| p.next = l.next)
+        }
+        if l.next == NONE {
+            q.tail = l.prev
+        } else {
+            self.set(l.next, |n| n.prev = l.prev)
+        }
         self.set(thread, |x| *x = Link { prev: NONE, next: NONE, priority: 0, queued: false });
         true
     }

@@ -47,8 +47,14 @@ impl Kernel {
         self.make_ready(id);
     }
 
-    /// Ends a thread's wait with an error.
+    /// Ends a thread's wait with an error. A thread that waits for its fault to be handled has nothing to
+    /// go on with: its process ends.
     pub(crate) fn wake_error(&mut self, id: ThreadId, error: Error) {
+        if self.threads.get(id).is_some_and(|t| t.fault.is_some()) {
+            self.leave_wait(id);
+            self.doom(id);
+            return;
+        }
         self.wake(id, Outcome::error(error, 0), 0, [0; 6]);
     }
 
@@ -202,7 +208,8 @@ impl Kernel {
     fn pick(&mut self, m: &mut impl Machine) {
         let best = self.ready.highest();
         let verification = self.verifier.priority();
-        self.running = if verification > best || (verification.is_some() && verification == best && self.verifier.turn)
+        self.running = if verification > best
+            || (verification.is_some() && verification == best && self.verifier.turn)
         {
             self.dispatch_verification(m);
             Running::Verification

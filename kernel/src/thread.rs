@@ -97,6 +97,8 @@ impl Kernel {
             call: 0,
             building: None,
             bound: None,
+            fault_endpoint: None,
+            fault: None,
             prev: None,
             next,
         };
@@ -186,7 +188,11 @@ impl Kernel {
             ThreadState::Ready | ThreadState::Running => self.leave_wait(id),
             _ => {
                 self.leave_wait(id);
-                self.complete(id, sila_abi::syscall::Outcome::error(Error::Suspended, 0), 0, [0; 6]);
+                // A thread that faulted runs its instruction again when it is resumed.
+                let faulted = self.threads.get_mut(id).is_some_and(|t| t.fault.take().is_some());
+                if !faulted {
+                    self.complete(id, sila_abi::syscall::Outcome::error(Error::Suspended, 0), 0, [0; 6]);
+                }
             }
         }
     }

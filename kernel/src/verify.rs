@@ -8,13 +8,13 @@
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
+use sila_abi::Error;
 use sila_abi::manifest::Manifest;
 use sila_abi::package::LoadProof;
 use sila_abi::record::Digest;
 use sila_abi::sif::Sif;
 use sila_abi::syscall::Outcome;
 use sila_abi::trust::{Record, Revocation, SignedRecord};
-use sila_abi::Error;
 use sila_crypto::chain::{self, ChainError, RootKeys, Verified};
 use sila_crypto::hash::{BulkHasher, id_digest};
 use sila_crypto::keystore::KeyStore;
@@ -57,6 +57,7 @@ pub struct Request {
 }
 
 /// What was verified.
+#[expect(clippy::large_enum_variant, reason = "one verdict exists at a time, inside its job record")]
 pub enum Verdict {
     /// A manifest, and the image that belongs to it.
     Load {
@@ -110,7 +111,8 @@ fn verify_load(
     frames: &dyn FrameReader,
 ) -> Result<Verdict, ChainError> {
     let keys = work.keys.ok_or(ChainError::UnknownKey)?;
-    let proof = LoadProof::parse(work.bytes.get(..work.length).unwrap_or_default()).map_err(ChainError::Proof)?;
+    let proof =
+        LoadProof::parse(work.bytes.get(..work.length).unwrap_or_default()).map_err(ChainError::Proof)?;
     let manifest = chain::verify_manifest(&proof, keys)?;
     let length = manifest.image_len;
     if length == 0 || length.div_ceil(FRAME_SIZE as u64) != pages as u64 {
@@ -254,7 +256,9 @@ impl Kernel {
 
     /// Copies the first bytes of a Region; returns how many.
     fn copy_out(&mut self, m: &mut impl Machine, region: RegionId, length: u64, into: &mut [u8]) -> usize {
-        let Some((backing, pages)) = self.regions.get(region).map(|r| (r.backing, r.filled)) else { return 0 };
+        let Some((backing, pages)) = self.regions.get(region).map(|r| (r.backing, r.filled)) else {
+            return 0;
+        };
         let length = (length as usize).min(into.len()).min(pages as usize * FRAME_SIZE);
         for (page, chunk) in into[..length].chunks_mut(FRAME_SIZE).enumerate() {
             let Some(frame) = frame_of(m, backing, page as u32) else { return page * FRAME_SIZE };
@@ -352,4 +356,3 @@ impl Kernel {
 pub(crate) fn chain_fail(e: ChainError) -> Fail {
     Fail::with(e.kernel_error(), e.detail())
 }
-

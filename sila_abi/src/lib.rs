@@ -2,24 +2,23 @@
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
-pub mod error;
 pub mod boot;
 pub mod contract;
+pub mod error;
 pub mod manifest;
-pub mod package;
-pub mod trust;
-pub mod record;
-pub mod sif;
 pub mod object;
 pub mod ops;
+pub mod package;
 pub mod protocol;
+pub mod record;
 pub mod rights;
+pub mod sif;
 pub mod status;
 pub mod syscall;
+pub mod trust;
 
 pub use error::Error;
 pub use object::ObjectType;
 pub use ops::Op;
 pub use rights::Rights;
 pub use syscall::Slot;
-

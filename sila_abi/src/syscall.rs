@@ -23,6 +23,17 @@ pub const REGISTER_WORDS: usize = 6;
 /// The most capabilities one message carries.
 pub const MAX_CAPS: usize = 4;
 
+/// Label of the call that the kernel makes for a thread that faulted.
+pub const FAULT: u32 = 0xffff_ffff;
+/// Word 0 of the answer to a [`FAULT`]: end the process.
+pub const FAULT_KILL: u64 = 0;
+/// Word 0 of the answer to a [`FAULT`]: let the thread go on.
+pub const FAULT_RESUME: u64 = 1;
+/// Bit of word 1 of the answer: word 2 is the new instruction pointer.
+pub const FAULT_SET_INSTRUCTION: u64 = 1;
+/// Bit of word 1 of the answer: word 3 is the new stack pointer.
+pub const FAULT_SET_STACK: u64 = 2;
+
 /// The number of a slot in a CSpace. Slot 0 never holds a capability: it means "none".
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 #[repr(transparent)]

@@ -95,7 +95,8 @@ fn every_operation_wants_its_type_its_right_and_a_usable_capability() {
     let objects = objects(&mut w, a);
     let at = Slot(60);
     for row in TABLE {
-        let Some((_, object)) = objects.iter().find(|(k, _)| row.object.is_none_or(|o| o == *k)).copied() else {
+        let Some((_, object)) = objects.iter().find(|(k, _)| row.object.is_none_or(|o| o == *k)).copied()
+        else {
             panic!("no object for {}", row.name)
         };
         let args = [61u64; 6];
@@ -126,7 +127,9 @@ fn capability_arguments_are_checked_by_type_and_right() {
     let objects = objects(&mut w, a);
     let (at, arg) = (Slot(60), Slot(61));
     for row in TABLE {
-        let Some((_, object)) = objects.iter().find(|(k, _)| row.object == Some(*k)).copied() else { continue };
+        let Some((_, object)) = objects.iter().find(|(k, _)| row.object == Some(*k)).copied() else {
+            continue;
+        };
         for (i, (name, kind)) in row.args.iter().enumerate() {
             let Arg::Cap(kind, rights) = kind else { continue };
             // Everything before the argument under test is right.

@@ -111,7 +111,12 @@ fn capabilities_travel_all_or_none() {
     let (server, client) = pair(&mut w);
     let receive = Receive { reply: Slot(REPLY), base: Slot(30), count: 2 };
     w.message(server, Call::Recv, EP, Say { receive, deadline: FOREVER, ..Default::default() });
-    let mut say = Say { caps: [PROCESS, POOL, PROCESS, Slot(0)], cap_count: 3, deadline: FOREVER, ..Default::default() };
+    let mut say = Say {
+        caps: [PROCESS, POOL, PROCESS, Slot(0)],
+        cap_count: 3,
+        deadline: FOREVER,
+        ..Default::default()
+    };
     assert_eq!(w.message(client, Call::Call, EP, say).status(), Err(Error::TransferFailed));
     say.caps[1] = Slot(63);
     say.cap_count = 2;
@@ -129,7 +134,12 @@ fn sending_capabilities_needs_the_grant_right() {
     let mut w = World::new();
     let (server, client) = pair(&mut w);
     w.share(server, EP, client, Slot(11), Rights::SEND, 7);
-    let say = Say { caps: [POOL, Slot(0), Slot(0), Slot(0)], cap_count: 1, deadline: FOREVER, ..Default::default() };
+    let say = Say {
+        caps: [POOL, Slot(0), Slot(0), Slot(0)],
+        cap_count: 1,
+        deadline: FOREVER,
+        ..Default::default()
+    };
     assert_eq!(w.message(client, Call::Call, Slot(11), say).status(), Err(Error::CannotGrant));
 }
 

@@ -123,7 +123,8 @@ impl World {
             })
             .unwrap();
         k.jobs.get_mut(job).unwrap().members += 1;
-        let start = Start { entry: 0x10_0000, stack: 0x20_0000, argument: 0, priority, message_page: 0x40_0000 };
+        let start =
+            Start { entry: 0x10_0000, stack: 0x20_0000, argument: 0, priority, message_page: 0x40_0000 };
         let thread = k.new_thread(&mut self.m, process, start).unwrap();
         let actor = Actor { process, thread };
         let own = Rights::READ | Rights::MANAGE | Rights::COPY;
@@ -228,5 +229,9 @@ impl World {
 
 /// Waits for ever.
 pub fn forever(reply: u16) -> Say {
-    Say { deadline: FOREVER, receive: Receive { reply: Slot(reply), ..Default::default() }, ..Default::default() }
+    Say {
+        deadline: FOREVER,
+        receive: Receive { reply: Slot(reply), ..Default::default() },
+        ..Default::default()
+    }
 }

@@ -112,3 +112,79 @@ fn equals_take_turns_and_the_highest_runs() {
     w.k.enter(&mut w.m, Entry::Timer);
     assert_eq!(w.k.running, Running::Thread(c.thread));
 }
+
+const HANDLER: Slot = Slot(10);
+
+/// A handler process with an endpoint that waits, and a thread whose faults go there.
+fn handled(w: &mut World) -> (Actor, Actor) {
+    let handler = w.actor(60);
+    let victim = w.actor(40);
+    w.invoke(handler, POOL, Op::EndpointCreate, &[0, 0, HANDLER.0 as u64]).unwrap();
+    w.share(handler, HANDLER, victim, HANDLER, Rights::SEND, 5);
+    w.give(victim, Slot(2), reference(ObjectType::Thread, victim.thread), Rights::MANAGE);
+    w.invoke(victim, Slot(2), Op::ThreadSetFaultEndpoint, &[HANDLER.0 as u64]).unwrap();
+    w.message(handler, Call::Recv, HANDLER, forever(20));
+    w.switch_to(victim);
+    w.k.threads.get_mut(victim.thread).unwrap().registers.rbx = 77;
+    w.k.enter(&mut w.m, Entry::Fault { vector: 14, error: 4, address: 0xbad0 });
+    (handler, victim)
+}
+
+#[test]
+fn a_fault_is_a_call_whose_answer_edits_and_resumes() {
+    let mut w = World::new();
+    let (handler, victim) = handled(&mut w);
+    assert_eq!((w.outcome(handler).label(), w.badge(handler)), (sila_abi::syscall::FAULT, 5));
+    assert_eq!(w.words(handler)[..4], [14, 4, 0xbad0, 0x10_0000]);
+    let mut say = Say { words: [1, 3, 1 << 47, 0x30_0000, 0, 0], len: 4, ..Default::default() };
+    assert_eq!(w.message(handler, Call::Reply, Slot(20), say).status(), Err(Error::BadAddress));
+    say.words[2] = 0x11_0000;
+    assert_eq!(w.message(handler, Call::Reply, Slot(20), say).status(), Ok(()));
+    let t = w.k.threads.get(victim.thread).unwrap();
+    assert_eq!((t.registers.rip, t.registers.rsp, t.registers.rbx), (0x11_0000, 0x30_0000, 77));
+    assert_eq!((t.fault, t.state), (None, ThreadState::Ready));
+    assert!(w.k.find(handler.process, Slot(20)).is_err());
+}
+
+#[test]
+fn a_fault_nobody_answers_ends_the_process() {
+    for deed in 0..4 {
+        let mut w = World::new();
+        let (handler, victim) = handled(&mut w);
+        let keeper = w.actor(10);
+        w.share(victim, PROCESS, keeper, Slot(40), Rights::READ, 0);
+        match deed {
+            0 => {
+                let say = Say { words: [0; 6], len: 1, ..Default::default() };
+                assert_eq!(w.message(handler, Call::Reply, Slot(20), say).status(), Ok(()));
+            }
+            1 => {
+                w.invoke(handler, Slot(20), Op::CapDelete, &[]).unwrap();
+            }
+            2 => {
+                w.k.begin_end(&mut w.m, handler.process, Exit { cause: 2, ..Exit::default() });
+                w.settle();
+                w.k.enter(&mut w.m, Entry::Timer);
+            }
+            _ => {
+                w.call(handler, Tag::new(Call::Exit, 1, 0, 0), |r| r.rsi = 0);
+                w.settle();
+                w.k.enter(&mut w.m, Entry::Timer);
+            }
+        }
+        let exit = w.k.processes.get(victim.process).map(|p| (p.exit.cause, p.exit.code, p.exit.address));
+        assert_eq!(exit, Some((3, 14, 0xbad0)), "deed {deed}");
+    }
+}
+
+#[test]
+fn a_faulted_thread_that_is_suspended_runs_its_instruction_again() {
+    let mut w = World::new();
+    let (handler, victim) = handled(&mut w);
+    w.give(handler, Slot(31), reference(ObjectType::Thread, victim.thread), Rights::MANAGE);
+    w.invoke(handler, Slot(31), Op::ThreadSuspend, &[]).unwrap();
+    w.invoke(handler, Slot(31), Op::ThreadResume, &[]).unwrap();
+    let t = w.k.threads.get(victim.thread).unwrap();
+    assert_eq!((t.registers.rip, t.registers.rbx, t.state), (0x10_0000, 77, ThreadState::Ready));
+    assert_eq!(w.message(handler, Call::Reply, Slot(20), Say::default()).status(), Err(Error::CallerGone));
+}

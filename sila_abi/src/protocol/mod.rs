@@ -1,9 +1,9 @@
 //! Messages between processes: labels, words and error numbers of every service that is part of SILA.
 
-pub mod layout;
 pub mod deep_compression;
+pub mod layout;
+pub mod lifecycle;
 pub mod module_manager;
 pub mod registry;
-pub mod wire;
-pub mod lifecycle;
 pub mod text;
+pub mod wire;
