@@ -58,7 +58,7 @@ pub enum Event {
         /// The requester's badge.
         requester: u64,
         /// What it wants.
-        target: Load,
+        target: Box<Load>,
     },
     /// Somebody wants a module to end.
     Stop {

@@ -72,7 +72,7 @@ impl Manager {
         let mut actions = Vec::new();
         match event {
             Event::Load { request, requester, target } => {
-                if let Err(error) = self.load(request, requester, target, &mut actions) {
+                if let Err(error) = self.load(request, requester, *target, &mut actions) {
                     actions.push(Action::Refused(request, error.into()));
                 }
             }

@@ -229,7 +229,8 @@ fn loads_with_other_digests_or_grants_are_not_shared() {
 
 #[test]
 fn a_verified_package_must_be_the_one_that_was_meant() {
-    let cases: [(fn(&mut Facts), LoadError); 4] = [
+    type Change = fn(&mut Facts);
+    let cases: [(Change, LoadError); 4] = [
         (|facts| facts.name = name("other"), LoadError::NameMismatch),
         (|facts| facts.version = Version::new(1, 0, 0), LoadError::VersionMismatch),
         (|facts| facts.digest = [8; 32], LoadError::DigestMismatch),

@@ -75,7 +75,7 @@ impl World {
     pub fn load(&mut self, requester: u64, target: Load) -> RequestId {
         self.asked += 1;
         let request = RequestId(self.asked);
-        self.event(Event::Load { request, requester, target }).unwrap();
+        self.event(Event::Load { request, requester, target: Box::new(target) }).unwrap();
         request
     }
 

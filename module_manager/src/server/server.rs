@@ -6,6 +6,7 @@ use crate::couriers::{
     verifier,
 };
 use crate::steps::Resources;
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use module_manager::event::{Action, Done, Event, Held, Instance, RequestId};
 use module_manager::facts::Facts;
@@ -144,7 +145,7 @@ impl Server {
         match checked {
             Ok((target, pool)) => {
                 let request = self.pend(reply, Some(pool), caps);
-                self.events.push_back(Event::Load { request, requester, target });
+                self.events.push_back(Event::Load { request, requester, target: Box::new(target) });
             }
             Err(error) => {
                 let _ = reply.send(&refusal(error.into()));
