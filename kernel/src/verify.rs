@@ -169,7 +169,10 @@ pub struct Verifier {
     active: Option<Request>,
     finished: Option<Box<Work>>,
     idle: Option<Box<Work>>,
-    /// Test hook: finished jobs wait before their last step.
+    /// A second job record, so that the context serves on while a job is held; only in test systems.
+    spare: Option<Box<Work>>,
+    parked: Option<(Request, Box<Work>)>,
+    /// Test hook: finished loads wait before their last step.
     pub hold: bool,
     /// At equal priority the context runs next.
     pub turn: bool,
@@ -182,6 +185,8 @@ impl Default for Verifier {
             active: None,
             finished: None,
             idle: Some(Box::new(Work::new())),
+            spare: None,
+            parked: None,
             hold: false,
             turn: false,
         }
@@ -200,7 +205,22 @@ impl Verifier {
 
     /// Jobs that are finished and held back by the test hook.
     pub fn held(&self) -> u64 {
-        u64::from(self.finished.is_some())
+        u64::from(self.finished.is_some() || self.parked.is_some())
+    }
+
+    /// Makes the second job record, at the boot of a test system.
+    pub(crate) fn prepare_hold(&mut self) {
+        self.spare = Some(Box::new(Work::new()));
+    }
+
+    /// Puts a finished load aside, so that a revocation can be verified and applied before its last step.
+    fn park(&mut self) {
+        let load = self.active.as_ref().is_some_and(|r| matches!(r.wanted, Wanted::Load(_)));
+        if !load || self.finished.is_none() || self.spare.is_none() {
+            return;
+        }
+        self.parked = self.active.take().zip(self.finished.take());
+        self.idle = self.spare.take();
     }
 
     fn take_next(&mut self) -> Option<Request> {
@@ -280,25 +300,36 @@ impl Kernel {
     /// is read again.
     pub(crate) fn complete_verification(&mut self, m: &mut impl Machine) {
         if self.verifier.hold {
-            return;
+            self.verifier.park();
+            let record = |r: &Request| matches!(r.wanted, Wanted::Record { .. });
+            if !self.verifier.active.as_ref().is_some_and(record) {
+                return;
+            }
+        } else if let Some((request, mut work)) = self.verifier.parked.take() {
+            self.last_step(m, &request, &mut work);
+            self.verifier.spare = Some(work);
         }
         let Some(mut work) = self.verifier.finished.take() else { return };
         if let Some(request) = self.verifier.active.take() {
-            let verdict = work.verdict.take().unwrap_or(Err(ChainError::NoMemory));
-            let result = match request.thread {
-                Some(thread) => self.conclude(m, thread, &request.wanted, verdict),
-                None => Ok(()),
-            };
-            if result.is_err() {
-                self.shrink_grown();
-            }
-            self.grown = Default::default();
-            self.release_request(&request.wanted);
-            if let Some(thread) = request.thread {
-                self.answer_verified(thread, result);
-            }
+            self.last_step(m, &request, &mut work);
         }
         self.verifier.idle = Some(work);
+    }
+
+    fn last_step(&mut self, m: &mut impl Machine, request: &Request, work: &mut Work) {
+        let verdict = work.verdict.take().unwrap_or(Err(ChainError::NoMemory));
+        let result = match request.thread {
+            Some(thread) => self.conclude(m, thread, &request.wanted, verdict),
+            None => Ok(()),
+        };
+        if result.is_err() {
+            self.shrink_grown();
+        }
+        self.grown = Default::default();
+        self.release_request(&request.wanted);
+        if let Some(thread) = request.thread {
+            self.answer_verified(thread, result);
+        }
     }
 
     fn conclude(
@@ -343,6 +374,9 @@ impl Kernel {
     /// The thread that waits for a verification is gone or was suspended: its job is dropped.
     pub(crate) fn abandon_verification(&mut self, thread: ThreadId) {
         if let Some(r) = self.verifier.active.as_mut().filter(|r| r.thread == Some(thread)) {
+            r.thread = None;
+        }
+        if let Some((r, _)) = self.verifier.parked.as_mut().filter(|(r, _)| r.thread == Some(thread)) {
             r.thread = None;
         }
         if let Some(at) = self.verifier.queue.iter().position(|r| r.thread == Some(thread)) {

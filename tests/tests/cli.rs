@@ -1,9 +1,145 @@
 //! The host tool from the outside: what it prints and the status that it ends with.
+use anyhow::{Context, Result};
+use boot::paths::{self, Scratch};
+use boot::pkg::description::ModuleDescription;
+use boot::pkg::keys::test_keys;
+use boot::pkg::pack::pack_elf;
+use boot::system::{BundleOptions, build};
 use libtest_mimic::{Arguments, Failed, Trial};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// What a run of the tool came to.
+#[derive(Clone, Debug)]
+struct Ran {
+    status: i32,
+    out: String,
+    err: String,
+}
+
+impl Ran {
+    fn want(&self, condition: bool, what: &str) -> Result<(), Failed> {
+        if condition {
+            return Ok(());
+        }
+        Err(format!("{what}\nstatus {}\noutput:\n{}\nerrors:\n{}", self.status, self.out, self.err).into())
+    }
+
+    fn says(&self, text: &str) -> bool {
+        self.out.contains(text) || self.err.contains(text)
+    }
+}
+
+/// The built tool: beside this test's own program.
+fn tool() -> Result<PathBuf> {
+    let here = std::env::current_exe()?;
+    let folder = here.parent().and_then(Path::parent).context("no build folder")?;
+    let tool = folder.join("sila");
+    if !tool.is_file() {
+        let status = Command::new("cargo").args(["build", "-p", "boot", "--bin", "sila"]).status()?;
+        anyhow::ensure!(status.success() && tool.is_file(), "cargo built no {}", tool.display());
+    }
+    Ok(tool)
+}
+
+fn sila(args: &[&str]) -> Result<Ran> {
+    let out = Command::new(tool()?).args(args).output()?;
+    Ok(Ran {
+        status: out.status.code().unwrap_or(-1),
+        out: String::from_utf8_lossy(&out.stdout).into_owned(),
+        err: String::from_utf8_lossy(&out.stderr).into_owned(),
+    })
+}
+
+fn session() -> Result<&'static Ran, Failed> {
+    static SESSION: OnceLock<Result<Ran, String>> = OnceLock::new();
+    let script = "ps; load counter; call counter add 5; call counter read; load wasm; \
+                  call wasm run fib 10 @fib; services; ps; mem; poweroff";
+    let run = || sila(&["run", "--script", script]).map_err(|error| format!("{error:#}"));
+    SESSION.get_or_init(run).as_ref().map_err(Failed::from)
+}
+
+fn a_session_ends_with_status_0() -> Result<(), Failed> {
+    let ran = session()?;
+    ran.want(ran.status == 0, "the session should end with status 0")
+}
+
+fn ps_shows_console_supervisor_and_agents() -> Result<(), Failed> {
+    let ran = session()?;
+    for name in ["console", "supervisor", "module-manager", "deep-compression", "service-registry"] {
+        let lines = ran.out.lines().filter(|line| line.split_whitespace().any(|word| word == name)).count();
+        ran.want(lines >= 2, &format!("{name} should stand in both lists"))?;
+    }
+    Ok(())
+}
+
+fn the_counter_reads_5() -> Result<(), Failed> {
+    let ran = session()?;
+    let fives = ran.out.lines().filter(|line| line.trim() == "5").count();
+    ran.want(fives == 2, "add and read should print 5")
+}
+
+fn wasm_computes_a_fibonacci_number() -> Result<(), Failed> {
+    let ran = session()?;
+    ran.want(ran.out.lines().any(|line| line.trim().starts_with("55 ")), "fib 10 should be 55")
+}
+
+fn loaded_modules_stand_in_the_second_ps() -> Result<(), Failed> {
+    let ran = session()?;
+    let after = ran.out.rfind("call wasm").or(ran.out.rfind("services")).unwrap_or(0);
+    let second = ran.out.get(after..).unwrap_or_default();
+    for name in ["counter", "wasm"] {
+        let listed = second.lines().any(|line| line.split_whitespace().any(|word| word == name));
+        ran.want(listed, &format!("{name} should stand in the second list"))?;
+    }
+    Ok(())
+}
+
+fn an_unknown_module_ends_with_status_1_and_its_name() -> Result<(), Failed> {
+    let ran = sila(&["run", "--script", "load nosuch; poweroff"])?;
+    ran.want(ran.status == 1, "the status should be 1")?;
+    let named = ran.out.lines().chain(ran.err.lines()).any(|line| line.contains("nosuch") && !line.contains("load nosuch"));
+    ran.want(named, "an error should name nosuch")
+}
+
+fn a_package_with_a_flipped_byte_is_refused_and_the_system_serves_on() -> Result<(), Failed> {
+    let scratch = Scratch::new()?;
+    let file = scratch.join("spoilt.silapkg");
+    std::fs::write(&file, spoilt()?)?;
+    let script = "load spoilt; load counter; call counter add 3; poweroff";
+    let ran = sila(&["run", "--add-package", file.to_str().unwrap_or_default(), "--script", script])?;
+    ran.want(ran.status == 1, "the status should be 1")?;
+    ran.want(ran.says("signature"), "the reason should be given")?;
+    ran.want(ran.out.lines().any(|line| line.trim() == "3"), "the counter should answer 3")
+}
+
+/// A package named `spoilt` with one byte of its payload flipped.
+fn spoilt() -> Result<Vec<u8>> {
+    let options = BundleOptions::default();
+    let built = build(None, Some(&options))?;
+    let mut description = ModuleDescription::load(&paths::root()?.join("modules/counter/sila.toml"))?;
+    description.module.name = "spoilt".into();
+    let elf = std::fs::read(built.programs.get("counter").context("counter was not built")?)?;
+    let mut package = pack_elf(&description, &elf, &test_keys(&paths::state()?)?)?;
+    let at = package.len() / 4;
+    *package.get_mut(at).context("an empty package")? ^= 1;
+    Ok(package)
+}
 
 fn main() {
     let args = Arguments::from_args();
-    let trials: Vec<Trial> = Vec::new();
-    let _: Option<Failed> = None;
+    macro_rules! trials {
+        ($($name:ident)+) => { vec![$(Trial::test(stringify!($name), $name)),+] };
+    }
+    let trials = trials![
+        a_session_ends_with_status_0
+        ps_shows_console_supervisor_and_agents
+        the_counter_reads_5
+        wasm_computes_a_fibonacci_number
+        loaded_modules_stand_in_the_second_ps
+        an_unknown_module_ends_with_status_1_and_its_name
+        a_package_with_a_flipped_byte_is_refused_and_the_system_serves_on
+    ];
     libtest_mimic::run(&args, trials).exit();
 }
