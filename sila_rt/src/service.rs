@@ -115,7 +115,8 @@ impl Service {
     }
 
     /// Answers calls for ever. Each message goes to `handle` with up to `caps` capabilities; what that returns is
-    /// the reply. (Repeats of a call after a restart are to be recognised here, by badge and call id.)
+    /// the reply. Capabilities that it does not take are deleted before the reply leaves. (Repeats of a call after
+    /// a restart are to be recognised here, by badge and call id.)
     ///
     /// # Errors
     /// The kernel's, when receiving fails.
@@ -124,19 +125,21 @@ impl Service {
         caps: u8,
         mut handle: impl FnMut(&mut Request<'_>) -> Message,
     ) -> Result<(), CallError> {
+        let receive = || ipc::recv(self.endpoint, caps, FOREVER);
+        let mut next = receive();
         loop {
-            match ipc::recv(self.endpoint, caps, FOREVER) {
-                Ok(Received::Message(incoming)) => {
-                    let Incoming { badge, message, caps, reply } = incoming;
-                    let mut request = Request { badge, message: &message, caps };
+            next = match next {
+                Ok(Received::Message(Incoming { badge, message, caps: sent, reply })) => {
+                    let mut request = Request { badge, message: &message, caps: sent };
                     let answer = handle(&mut request);
-                    // A caller that has gone misses nothing; the others got their answer.
-                    let _ = reply.send(&answer);
+                    drop(request);
+                    // If the answer can't be sent, the caller has gone or is told so, and the next one waits.
+                    ipc::reply_recv(self.endpoint, reply, &answer, caps, FOREVER).or_else(|_| receive())
                 }
-                Ok(Received::Flags(_)) => {}
-                Err(error) if matches!(error.error, Error::Suspended | Error::TransferFailed) => {}
+                Ok(Received::Flags(_)) => receive(),
+                Err(error) if matches!(error.error, Error::Suspended | Error::TransferFailed) => receive(),
                 Err(error) => return Err(error),
-            }
+            };
         }
     }
 

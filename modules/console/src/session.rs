@@ -49,7 +49,8 @@ struct Session {
 /// The kernel's.
 pub fn run() -> Result<(), CallError> {
     let mut session = Session::start()?;
-    lifecycle::ready()?;
+    // People need the console most when the supervisor does not answer.
+    let _ = lifecycle::ready();
     session.uart.send_text("\nSILA console. `help` lists the commands.\n");
     session.prompt();
     loop {
