@@ -33,6 +33,7 @@ impl Kernel {
                 self.long_result(m, c.thread, &words)
             }
             Op::TestReport => self.test_report(m, c),
+            Op::TestAudit => Ok(Flow::words(&self.audit_words(m))),
             _ => Ok(Flow::words(&[
                 self.frames.free_count() as u64,
                 self.object_bytes_used(),

@@ -186,7 +186,8 @@ impl Kernel {
             | Op::SystemReleaseSerial
             | Op::TestReport
             | Op::TestHoldVerification
-            | Op::TestAccounting => self.system_operation(m, op, c),
+            | Op::TestAccounting
+            | Op::TestAudit => self.system_operation(m, op, c),
         }
     }
 
@@ -648,7 +649,8 @@ impl Kernel {
             Op::KeyRingInstall => self.keyring_install(c),
             Op::KeyRingStatus | Op::KeyRingKey | Op::KeyRingName => self.keyring_read(m, op, c),
             Op::SystemPowerOff => {
-                let how = if c.args[0] == 0 { PowerOff::Success } else { PowerOff::Failure };
+                let sound = !self.test_system || self.audit_and_report(m);
+                let how = if c.args[0] == 0 && sound { PowerOff::Success } else { PowerOff::Failure };
                 m.power_off(how);
                 Err(Error::InvalidOperation.into())
             }

@@ -8,6 +8,7 @@
 extern crate alloc;
 
 pub mod arena;
+pub mod audit;
 pub mod boot;
 pub mod cap;
 pub mod cpu;

@@ -153,6 +153,8 @@ macro_rules! for_each_operation {
                 "Keep finished verifications from their last step (1), or let them go on (0).";
             102 TestAccounting(TestControl, READ, plain) ()
                 "Words: free frames, object bytes in use, objects alive, capabilities alive, verifications held.";
+            103 TestAudit(TestControl, READ, plain) ()
+                "Walk every page table. Words: user pages; rule broken (0 none), process, address (see kernel::audit).";
         }
     };
 }
