@@ -5,18 +5,15 @@
 //! checked arguments; an effect happens only after everything that can fail.
 
 use sila_abi::ops::{Arg, Op};
-use sila_abi::syscall::{MAX_WORDS, Outcome, REGISTER_WORDS, Slot, Tag};
+use sila_abi::syscall::{MAX_WORDS, REGISTER_WORDS, Slot, Tag};
 use sila_abi::{Error, ObjectType, Rights};
 
 use crate::cap::{Cap, CapId};
-use crate::create::{Held, LoadRequest};
 use crate::kernel::{Fail, Kernel, id_of, reference};
-use crate::machine::{Machine, PowerOff};
+use crate::machine::Machine;
 use crate::memory::Progress;
 use crate::objects::*;
 use crate::paging::UserRange;
-use crate::thread::Start;
-use crate::verify::{COPY_MAX, Wanted};
 
 /// How a system call ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,19 +69,19 @@ pub(crate) struct Invocation {
 }
 
 impl Invocation {
-    fn id<T>(&self) -> crate::arena::Id<T> {
+    pub(crate) fn id<T>(&self) -> crate::arena::Id<T> {
         id_of(&self.found.cap)
     }
 
-    fn arg_id<T>(&self, at: usize) -> Result<crate::arena::Id<T>, Error> {
+    pub(crate) fn arg_id<T>(&self, at: usize) -> Result<crate::arena::Id<T>, Error> {
         self.caps.get(at).copied().flatten().map(|f| id_of(&f.cap)).ok_or(Error::NoCapability)
     }
 
-    fn dst(&self) -> Result<CapId, Error> {
+    pub(crate) fn dst(&self) -> Result<CapId, Error> {
         self.dst.ok_or(Error::SlotOutOfRange)
     }
 
-    fn priority(&self, at: usize) -> Result<u8, Error> {
+    pub(crate) fn priority(&self, at: usize) -> Result<u8, Error> {
         u8::try_from(self.args[at]).map_err(|_| Error::InvalidArgument)
     }
 }
@@ -215,7 +212,7 @@ impl Kernel {
     }
 
     /// Puts the first capability to a new object into its slot.
-    fn install_new<T>(
+    pub(crate) fn install_new<T>(
         &mut self,
         c: &Invocation,
         at: CapId,
@@ -393,297 +390,6 @@ impl Kernel {
         }
         Ok(Flow::long(words, words.len()))
     }
-
-    fn process_operation(&mut self, m: &mut impl Machine, op: Op, c: &Invocation) -> Result<Flow, Fail> {
-        match op {
-            Op::ProcessCreate => self.process_create(m, c),
-            Op::JobNext => self.job_next(c),
-            Op::ProcessStart => self.process_start(c),
-            Op::ProcessTerminate => {
-                let exit = Exit { cause: 2, code: c.args[0], ..Exit::default() };
-                match self.terminate(m, c.id(), exit)? {
-                    Progress::Preempted => Ok(Flow::Restart),
-                    Progress::Done if self.threads.get(c.thread).is_none() => Ok(Flow::Blocked),
-                    Progress::Done => Ok(Flow::words(&[])),
-                }
-            }
-            _ => {
-                let p = self.processes.get(c.id()).ok_or(Error::ObjectGone)?;
-                let e = p.exit;
-                Ok(Flow::words(&[p.state as u64, e.cause, e.code, e.address, e.instruction, e.error]))
-            }
-        }
-    }
-
-    fn process_start(&mut self, c: &Invocation) -> Result<Flow, Fail> {
-        let p = self.processes.get_mut(c.id()).ok_or(Error::ObjectGone)?;
-        match p.state {
-            ProcessState::Created => p.state = ProcessState::Running,
-            ProcessState::Running => return Err(Error::AlreadyStarted.into()),
-            _ => return Err(Error::Dying.into()),
-        }
-        if let Some(t) = p.threads {
-            self.make_ready(t);
-        }
-        Ok(Flow::words(&[]))
-    }
-
-    fn job_next(&mut self, c: &Invocation) -> Result<Flow, Fail> {
-        let job: JobId = c.id();
-        let next = self
-            .processes
-            .iter()
-            .filter(|(_, p)| p.job == job && p.number > c.args[0])
-            .min_by_key(|(_, p)| p.number)
-            .map(|(_, p)| [p.number, p.number, p.state as u64]);
-        Ok(Flow::words(&next.ok_or(Error::NoMoreEntries)?))
-    }
-
-    fn process_create(&mut self, m: &mut impl Machine, c: &Invocation) -> Result<Flow, Fail> {
-        c.dst()?;
-        let held = |at: usize| -> Result<Held, Error> {
-            let found = c.caps[at].ok_or(Error::NoCapability)?;
-            Ok(Held { slot: Slot(c.args[at] as u16), cap: found.cap })
-        };
-        let (image, proof, pool) = (c.arg_id(0)?, c.arg_id(1)?, c.arg_id(2)?);
-        let job_held = Held { slot: c.slot, cap: c.found.cap };
-        let priority = c.priority(3)?;
-        if self.processes.get(c.process).is_none_or(|p| priority > p.ceiling) {
-            return Err(Error::PriorityTooHigh.into());
-        }
-        if !self.regions.get(image).is_some_and(|r| r.sealed) {
-            return Err(Error::NotSealed.into());
-        }
-        let proof_pages = self.regions.get(proof).map_or(0, |r| r.pages as usize);
-        if proof_pages * 4096 > COPY_MAX {
-            return Err(Error::BadProof.into());
-        }
-        let grants = self.read_grants(m, c)?;
-        if !self.can_verify() {
-            return Err(Error::VerificationBusy.into());
-        }
-        let load = LoadRequest {
-            image,
-            proof,
-            pool,
-            job: c.id(),
-            held: [job_held, held(0)?, held(1)?, held(2)?],
-            grants,
-            priority,
-            dst: Slot(c.args[5] as u16),
-        };
-        self.pin_region(image, true);
-        self.pin_region(proof, true);
-        self.queue_verification(c.thread, Wanted::Load(load))?;
-        self.start_wait(c.thread, ThreadState::Verifying, u64::MAX);
-        Ok(Flow::Blocked)
-    }
-
-    /// Reads the grant words of a ProcessCreate, once, from the message page.
-    fn read_grants(
-        &mut self,
-        m: &mut impl Machine,
-        c: &Invocation,
-    ) -> Result<[Option<Held>; sila_abi::manifest::MAX_REQUESTS], Fail> {
-        let mut grants = [None; sila_abi::manifest::MAX_REQUESTS];
-        let count = c.args[4];
-        if count as usize > grants.len() || c.words < REGISTER_WORDS + count as usize {
-            return Err(Error::InvalidArgument.into());
-        }
-        if count == 0 {
-            return Ok(grants);
-        }
-        let (frame, _) = self.threads.get(c.thread).and_then(|t| t.message).ok_or(Error::MessageTooLong)?;
-        let mut words = [0u64; sila_abi::manifest::MAX_REQUESTS];
-        words[..count as usize].copy_from_slice(&m.frame(frame)[6..6 + count as usize]);
-        for word in &words[..count as usize] {
-            let (index, slot) = ((word >> 16) as usize, Slot(*word as u16));
-            let entry = grants.get_mut(index).ok_or(Fail::with(Error::GrantUnrequested, index as u64))?;
-            if entry.is_some() {
-                return Err(Fail::with(Error::InvalidArgument, index as u64));
-            }
-            let found = self.find(c.process, slot).map_err(|e| Fail::with(e, index as u64))?;
-            *entry = Some(Held { slot, cap: found.cap });
-        }
-        Ok(grants)
-    }
-
-    fn thread_operation(&mut self, m: &mut impl Machine, op: Op, c: &Invocation) -> Result<Flow, Fail> {
-        let ok = Ok(Flow::words(&[]));
-        match op {
-            Op::ProcessWatch => {
-                self.watch(c)?;
-                ok
-            }
-            Op::ThreadCreate => self.thread_create(m, c),
-            Op::ThreadStatus => {
-                let t = self.threads.get(c.id()).ok_or(Error::ObjectGone)?;
-                Ok(Flow::words(&[state_number(t.state), t.priority as u64, t.effective as u64]))
-            }
-            Op::ThreadSuspend => {
-                let target: ThreadId = c.id();
-                if target == c.thread {
-                    self.complete(target, Outcome::message(0, 0, 0), 0, [0; 6]);
-                    self.suspend(target);
-                    return Ok(Flow::Blocked);
-                }
-                self.suspend(target);
-                ok
-            }
-            Op::ThreadResume => {
-                self.resume(c.id())?;
-                ok
-            }
-            Op::ThreadSetFaultEndpoint => {
-                let found = c.caps[0].ok_or(Error::NoCapability)?;
-                if let Some(t) = self.threads.get_mut(c.id()) {
-                    t.fault_endpoint = Some((id_of(&found.cap), found.cap.badge));
-                }
-                ok
-            }
-            Op::ThreadClearFaultEndpoint => {
-                if let Some(t) = self.threads.get_mut(c.id()) {
-                    t.fault_endpoint = None;
-                }
-                ok
-            }
-            Op::ThreadSetPriority => {
-                let (id, priority): (ThreadId, u8) = (c.id(), c.priority(0)?);
-                let t = self.threads.get(id).ok_or(Error::ObjectGone)?;
-                if self.processes.get(t.process).is_none_or(|p| priority > p.ceiling) {
-                    return Err(Error::PriorityTooHigh.into());
-                }
-                if let Some(t) = self.threads.get_mut(id) {
-                    t.priority = priority;
-                }
-                self.set_effective(id, priority);
-                ok
-            }
-            _ => {
-                let target: ThreadId = c.id();
-                self.end_one_thread(m, target);
-                if target == c.thread { Ok(Flow::Blocked) } else { ok }
-            }
-        }
-    }
-
-    fn watch(&mut self, c: &Invocation) -> Result<(), Error> {
-        let n: NotificationId = c.arg_id(0)?;
-        let flags = c.args[1];
-        let p = self.processes.get_mut(c.id()).ok_or(Error::ObjectGone)?;
-        if p.state == ProcessState::Ended {
-            self.signal(n, flags);
-            return Ok(());
-        }
-        let free = p.watchers.iter_mut().find(|w| w.is_none()).ok_or(Error::ArenaFull)?;
-        *free = Some((n, flags));
-        Ok(())
-    }
-
-    fn thread_create(&mut self, m: &mut impl Machine, c: &Invocation) -> Result<Flow, Fail> {
-        let at = c.dst()?;
-        let process: ProcessId = c.id();
-        let start = Start {
-            entry: c.args[0],
-            stack: c.args[1],
-            argument: c.args[2],
-            priority: c.priority(3)?,
-            message_page: c.args[4],
-        };
-        let state = self.processes.get(process).map(|p| p.state).ok_or(Error::ObjectGone)?;
-        if !matches!(state, ProcessState::Created | ProcessState::Running) {
-            return Err(Error::Dying.into());
-        }
-        let id = self.new_thread(m, process, start)?;
-        if state == ProcessState::Running {
-            self.make_ready(id);
-        }
-        self.install_new(c, at, ObjectType::Thread, id, Rights::READ | Rights::MANAGE | Rights::COPY)
-    }
-
-    fn device_operation(&mut self, m: &mut impl Machine, op: Op, c: &Invocation) -> Result<Flow, Fail> {
-        let index = c.found.cap.object.index;
-        match op {
-            Op::IrqBind => {
-                let n: NotificationId = c.arg_id(0)?;
-                let line = self.irqs.get_mut(index as usize).ok_or(Error::ObjectGone)?;
-                line.bound = Some((n, c.args[1]));
-                m.mask_interrupt(index as u8, false);
-                Ok(Flow::words(&[]))
-            }
-            Op::IrqAck => {
-                if self.irqs.get(index as usize).is_none_or(|l| l.bound.is_none()) {
-                    return Err(Error::NotBound.into());
-                }
-                m.mask_interrupt(index as u8, false);
-                Ok(Flow::words(&[]))
-            }
-            Op::PortRead => {
-                let (port, width) = self.port(index, c.args[0], c.args[1])?;
-                Ok(Flow::words(&[m.port_read(port, width) as u64]))
-            }
-            Op::PortWrite => {
-                let (port, width) = self.port(index, c.args[0], c.args[1])?;
-                let value = u32::try_from(c.args[2]).map_err(|_| Error::InvalidArgument)?;
-                m.port_write(port, width, value);
-                Ok(Flow::words(&[]))
-            }
-            _ => Ok(Flow::words(&[m.now()])),
-        }
-    }
-
-    fn port(&self, index: u32, offset: u64, width: u64) -> Result<(u16, u8), Error> {
-        let &(base, len) = self.ports.get(index as usize).ok_or(Error::ObjectGone)?;
-        if !matches!(width, 1 | 2 | 4) {
-            return Err(Error::InvalidArgument);
-        }
-        let end = offset.checked_add(width).ok_or(Error::PortOutOfRange)?;
-        if end > len as u64 {
-            return Err(Error::PortOutOfRange);
-        }
-        Ok((base + offset as u16, width as u8))
-    }
-
-    fn system_operation(&mut self, m: &mut impl Machine, op: Op, c: &Invocation) -> Result<Flow, Fail> {
-        match op {
-            Op::KeyRingInstall => self.keyring_install(c),
-            Op::KeyRingStatus | Op::KeyRingKey | Op::KeyRingName => self.keyring_read(m, op, c),
-            Op::SystemPowerOff => {
-                let sound = !self.test_system || self.audit_and_report(m);
-                let how = if c.args[0] == 0 && sound { PowerOff::Success } else { PowerOff::Failure };
-                m.power_off(how);
-                Err(Error::InvalidOperation.into())
-            }
-            Op::SystemReleaseSerial => {
-                m.release_serial();
-                Ok(Flow::words(&[]))
-            }
-            Op::TestHoldVerification => {
-                if c.args[0] > 1 {
-                    return Err(Error::InvalidArgument.into());
-                }
-                self.verifier.hold = c.args[0] == 1;
-                self.complete_verification(m);
-                Ok(Flow::words(&[]))
-            }
-            _ => self.introspect(m, op, c),
-        }
-    }
-
-    fn keyring_install(&mut self, c: &Invocation) -> Result<Flow, Fail> {
-        let (region, length): (RegionId, u64) = (c.arg_id(0)?, c.args[1]);
-        let pages = self.regions.get(region).map_or(0, |r| r.pages as u64);
-        if length == 0 || length > pages * 4096 || length > COPY_MAX as u64 {
-            return Err(Error::InvalidArgument.into());
-        }
-        if !self.can_verify() {
-            return Err(Error::VerificationBusy.into());
-        }
-        self.pin_region(region, true);
-        self.queue_verification(c.thread, Wanted::Record { region, length })?;
-        self.start_wait(c.thread, ThreadState::Verifying, u64::MAX);
-        Ok(Flow::Blocked)
-    }
 }
 
 const POOL_RIGHTS: Rights =
@@ -703,18 +409,5 @@ pub(crate) fn pack(words: &mut [u64], bytes: &[u8]) {
             *to = *from;
         }
         *word = u64::from_le_bytes(w);
-    }
-}
-
-fn state_number(s: ThreadState) -> u64 {
-    match s {
-        ThreadState::Inactive => 0,
-        ThreadState::Ready => 1,
-        ThreadState::Running => 2,
-        ThreadState::Sending { .. } => 3,
-        ThreadState::Receiving { .. } => 4,
-        ThreadState::Waiting { .. } => 5,
-        ThreadState::AwaitingReply => 6,
-        ThreadState::Verifying => 7,
     }
 }

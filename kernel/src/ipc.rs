@@ -244,6 +244,9 @@ impl Kernel {
         self.copy_words(m, sender, receiver, plan.count, badge);
         if let Some(at) = reply_at {
             self.make_reply(sender, to, at);
+            if let Some(t) = self.threads.get_mut(receiver) {
+                t.registers.rax = Outcome(t.registers.rax).with_reply().0;
+            }
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ pub mod cap;
 pub mod cpu;
 pub mod create;
 mod cspace;
+mod devices;
 pub mod endow;
 pub mod entry;
 mod fault;
@@ -34,6 +35,7 @@ pub mod queue;
 mod sched;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+mod tasks;
 #[cfg(test)]
 mod tests;
 mod thread;

@@ -125,10 +125,19 @@ pub struct Outcome(pub u64);
 
 impl Outcome {
     const FLAGS: u64 = 1 << 24;
+    const CALL: u64 = 1 << 28;
 
     /// A received message or the success of an operation with `words` result words.
     pub const fn message(words: u8, caps: u8, label: u32) -> Self {
         Outcome((words as u64) << 16 | ((caps & 7) as u64) << 25 | (label as u64) << 32)
+    }
+    /// The same, for a message that came by `call`: its Reply lies in the reply slot.
+    pub const fn with_reply(self) -> Self {
+        Outcome(self.0 | Self::CALL)
+    }
+    /// True if a Reply came with the message; a message that came by `send` has none.
+    pub const fn has_reply(self) -> bool {
+        self.0 & Self::CALL != 0
     }
     /// A Notification's flags were received (in word 0) and no message.
     pub const fn flags() -> Self {
@@ -223,6 +232,8 @@ mod tests {
     fn outcome_keeps_status_and_counts_apart() {
         let o = Outcome::message(7, 3, 9);
         assert_eq!((o.status(), o.words(), o.caps(), o.label(), o.is_flags()), (Ok(()), 7, 3, 9, false));
+        assert!(!o.has_reply() && o.with_reply().has_reply());
+        assert_eq!((o.with_reply().words(), o.with_reply().caps(), o.with_reply().label()), (7, 3, 9));
         assert!(Outcome::flags().is_flags());
         assert_eq!(Outcome::error(Error::Timeout, 2).status(), Err(Error::Timeout));
         assert_eq!(Outcome(0xffff).status(), Err(Error::InvalidOperation));

@@ -224,6 +224,8 @@ pub struct Incoming {
     pub message: Message,
     /// The capabilities that came along.
     pub caps: Caps,
+    /// True if the sender waits for an answer; what came by `send` is answered by nothing.
+    pub is_call: bool,
     /// For the answer.
     pub reply: Reply,
 }
@@ -259,6 +261,7 @@ fn received(arrived: Arrived, reply: OwnedSlot, run: FreeRun) -> Received {
         badge: arrived.badge,
         caps: run.filled(arrived.outcome.caps()),
         message: arrived.message,
+        is_call: arrived.outcome.has_reply(),
         reply: Reply { slot: reply },
     })
 }

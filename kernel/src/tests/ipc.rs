@@ -29,6 +29,7 @@ fn call_carries_words_label_and_badge_and_reply_answers() {
     called(&mut w, server, client);
     let o = w.outcome(server);
     assert_eq!((o.status(), o.words(), o.label(), w.badge(server)), (Ok(()), 6, 3, 7));
+    assert!(o.has_reply());
     assert_eq!(w.words(server), [1, 2, 3, 4, 5, 6]);
     let say = Say { words: [9, 0, 0, 0, 0, 0], len: 1, label: 8, ..Default::default() };
     assert_eq!(w.message(server, Call::Reply, Slot(REPLY), say).status(), Ok(()));
@@ -240,4 +241,16 @@ fn an_alarm_sets_its_flags_at_its_time() {
     w.k.enter(&mut w.m, Entry::Timer);
     assert!(w.outcome(a).is_flags());
     assert_eq!(w.words(a)[0], 4);
+}
+
+#[test]
+fn a_sent_message_comes_without_a_reply() {
+    let mut w = World::new();
+    let (server, client) = pair(&mut w);
+    w.message(server, Call::Recv, EP, forever(REPLY));
+    let say = Say { label: 4, deadline: FOREVER, ..Default::default() };
+    assert_eq!(w.message(client, Call::Send, EP, say).status(), Ok(()));
+    let o = w.outcome(server);
+    assert_eq!((o.label(), o.has_reply()), (4, false));
+    assert!(w.k.find(server.process, Slot(REPLY)).is_err());
 }

@@ -1,0 +1,105 @@
+//! Operations on devices, the key ring and the system as a whole.
+
+use sila_abi::{Error, Op};
+
+use crate::invoke::{Flow, Invocation};
+use crate::kernel::{Fail, Kernel};
+use crate::machine::{Machine, PowerOff};
+use crate::objects::*;
+use crate::verify::{COPY_MAX, Wanted};
+
+impl Kernel {
+    pub(crate) fn device_operation(
+        &mut self,
+        m: &mut impl Machine,
+        op: Op,
+        c: &Invocation,
+    ) -> Result<Flow, Fail> {
+        let index = c.found.cap.object.index;
+        match op {
+            Op::IrqBind => {
+                let n: NotificationId = c.arg_id(0)?;
+                let line = self.irqs.get_mut(index as usize).ok_or(Error::ObjectGone)?;
+                line.bound = Some((n, c.args[1]));
+                m.mask_interrupt(index as u8, false);
+                Ok(Flow::words(&[]))
+            }
+            Op::IrqAck => {
+                if self.irqs.get(index as usize).is_none_or(|l| l.bound.is_none()) {
+                    return Err(Error::NotBound.into());
+                }
+                m.mask_interrupt(index as u8, false);
+                Ok(Flow::words(&[]))
+            }
+            Op::PortRead => {
+                let (port, width) = self.port(index, c.args[0], c.args[1])?;
+                Ok(Flow::words(&[m.port_read(port, width) as u64]))
+            }
+            Op::PortWrite => {
+                let (port, width) = self.port(index, c.args[0], c.args[1])?;
+                let value = u32::try_from(c.args[2]).map_err(|_| Error::InvalidArgument)?;
+                m.port_write(port, width, value);
+                Ok(Flow::words(&[]))
+            }
+            _ => Ok(Flow::words(&[m.now()])),
+        }
+    }
+
+    fn port(&self, index: u32, offset: u64, width: u64) -> Result<(u16, u8), Error> {
+        let &(base, len) = self.ports.get(index as usize).ok_or(Error::ObjectGone)?;
+        if !matches!(width, 1 | 2 | 4) {
+            return Err(Error::InvalidArgument);
+        }
+        let end = offset.checked_add(width).ok_or(Error::PortOutOfRange)?;
+        if end > len as u64 {
+            return Err(Error::PortOutOfRange);
+        }
+        Ok((base + offset as u16, width as u8))
+    }
+
+    pub(crate) fn system_operation(
+        &mut self,
+        m: &mut impl Machine,
+        op: Op,
+        c: &Invocation,
+    ) -> Result<Flow, Fail> {
+        match op {
+            Op::KeyRingInstall => self.keyring_install(c),
+            Op::KeyRingStatus | Op::KeyRingKey | Op::KeyRingName => self.keyring_read(m, op, c),
+            Op::SystemPowerOff => {
+                let sound = !self.test_system || self.audit_and_report(m);
+                let how = if c.args[0] == 0 && sound { PowerOff::Success } else { PowerOff::Failure };
+                m.power_off(how);
+                Err(Error::InvalidOperation.into())
+            }
+            Op::SystemReleaseSerial => {
+                m.release_serial();
+                Ok(Flow::words(&[]))
+            }
+            Op::TestHoldVerification => {
+                if c.args[0] > 1 {
+                    return Err(Error::InvalidArgument.into());
+                }
+                self.verifier.hold = c.args[0] == 1;
+                self.complete_verification(m);
+                Ok(Flow::words(&[]))
+            }
+            _ => self.introspect(m, op, c),
+        }
+    }
+
+    fn keyring_install(&mut self, c: &Invocation) -> Result<Flow, Fail> {
+        let (region, length): (RegionId, u64) = (c.arg_id(0)?, c.args[1]);
+        let pages = self.regions.get(region).map_or(0, |r| r.pages as u64);
+        if length == 0 || length > pages * 4096 || length > COPY_MAX as u64 {
+            return Err(Error::InvalidArgument.into());
+        }
+        if !self.can_verify() {
+            return Err(Error::VerificationBusy.into());
+        }
+        self.pin_region(region, true);
+        self.queue_verification(c.thread, Wanted::Record { region, length })?;
+        self.start_wait(c.thread, ThreadState::Verifying, u64::MAX);
+        Ok(Flow::Blocked)
+    }
+}

@@ -1,0 +1,245 @@
+//! Operations on Jobs, processes and threads.
+
+use sila_abi::syscall::{Outcome, REGISTER_WORDS, Slot};
+use sila_abi::{Error, ObjectType, Op, Rights};
+
+use crate::create::{Held, LoadRequest};
+use crate::invoke::{Flow, Invocation};
+use crate::kernel::{Fail, Kernel, id_of};
+use crate::machine::Machine;
+use crate::memory::Progress;
+use crate::objects::*;
+use crate::thread::Start;
+use crate::verify::{COPY_MAX, Wanted};
+
+impl Kernel {
+    pub(crate) fn process_operation(
+        &mut self,
+        m: &mut impl Machine,
+        op: Op,
+        c: &Invocation,
+    ) -> Result<Flow, Fail> {
+        match op {
+            Op::ProcessCreate => self.process_create(m, c),
+            Op::JobNext => self.job_next(c),
+            Op::ProcessStart => self.process_start(c),
+            Op::ProcessTerminate => {
+                let exit = Exit { cause: 2, code: c.args[0], ..Exit::default() };
+                match self.terminate(m, c.id(), exit)? {
+                    Progress::Preempted => Ok(Flow::Restart),
+                    Progress::Done if self.threads.get(c.thread).is_none() => Ok(Flow::Blocked),
+                    Progress::Done => Ok(Flow::words(&[])),
+                }
+            }
+            _ => {
+                let p = self.processes.get(c.id()).ok_or(Error::ObjectGone)?;
+                let e = p.exit;
+                Ok(Flow::words(&[p.state as u64, e.cause, e.code, e.address, e.instruction, e.error]))
+            }
+        }
+    }
+
+    fn process_start(&mut self, c: &Invocation) -> Result<Flow, Fail> {
+        let p = self.processes.get_mut(c.id()).ok_or(Error::ObjectGone)?;
+        match p.state {
+            ProcessState::Created => p.state = ProcessState::Running,
+            ProcessState::Running => return Err(Error::AlreadyStarted.into()),
+            _ => return Err(Error::Dying.into()),
+        }
+        if let Some(t) = p.threads {
+            self.make_ready(t);
+        }
+        Ok(Flow::words(&[]))
+    }
+
+    fn job_next(&mut self, c: &Invocation) -> Result<Flow, Fail> {
+        let job: JobId = c.id();
+        let next = self
+            .processes
+            .iter()
+            .filter(|(_, p)| p.job == job && p.number > c.args[0])
+            .min_by_key(|(_, p)| p.number)
+            .map(|(_, p)| [p.number, p.number, p.state as u64]);
+        Ok(Flow::words(&next.ok_or(Error::NoMoreEntries)?))
+    }
+
+    fn process_create(&mut self, m: &mut impl Machine, c: &Invocation) -> Result<Flow, Fail> {
+        c.dst()?;
+        let held = |at: usize| -> Result<Held, Error> {
+            let found = c.caps[at].ok_or(Error::NoCapability)?;
+            Ok(Held { slot: Slot(c.args[at] as u16), cap: found.cap })
+        };
+        let (image, proof, pool) = (c.arg_id(0)?, c.arg_id(1)?, c.arg_id(2)?);
+        let job_held = Held { slot: c.slot, cap: c.found.cap };
+        let priority = c.priority(3)?;
+        if self.processes.get(c.process).is_none_or(|p| priority > p.ceiling) {
+            return Err(Error::PriorityTooHigh.into());
+        }
+        if !self.regions.get(image).is_some_and(|r| r.sealed) {
+            return Err(Error::NotSealed.into());
+        }
+        let proof_pages = self.regions.get(proof).map_or(0, |r| r.pages as usize);
+        if proof_pages * 4096 > COPY_MAX {
+            return Err(Error::BadProof.into());
+        }
+        let grants = self.read_grants(m, c)?;
+        if !self.can_verify() {
+            return Err(Error::VerificationBusy.into());
+        }
+        let load = LoadRequest {
+            image,
+            proof,
+            pool,
+            job: c.id(),
+            held: [job_held, held(0)?, held(1)?, held(2)?],
+            grants,
+            priority,
+            dst: Slot(c.args[5] as u16),
+        };
+        self.pin_region(image, true);
+        self.pin_region(proof, true);
+        self.queue_verification(c.thread, Wanted::Load(load))?;
+        self.start_wait(c.thread, ThreadState::Verifying, u64::MAX);
+        Ok(Flow::Blocked)
+    }
+
+    /// Reads the grant words of a ProcessCreate, once, from the message page.
+    fn read_grants(
+        &mut self,
+        m: &mut impl Machine,
+        c: &Invocation,
+    ) -> Result<[Option<Held>; sila_abi::manifest::MAX_REQUESTS], Fail> {
+        let mut grants = [None; sila_abi::manifest::MAX_REQUESTS];
+        let count = c.args[4];
+        if count as usize > grants.len() || c.words < REGISTER_WORDS + count as usize {
+            return Err(Error::InvalidArgument.into());
+        }
+        if count == 0 {
+            return Ok(grants);
+        }
+        let (frame, _) = self.threads.get(c.thread).and_then(|t| t.message).ok_or(Error::MessageTooLong)?;
+        let mut words = [0u64; sila_abi::manifest::MAX_REQUESTS];
+        words[..count as usize].copy_from_slice(&m.frame(frame)[6..6 + count as usize]);
+        for word in &words[..count as usize] {
+            let (index, slot) = ((word >> 16) as usize, Slot(*word as u16));
+            let entry = grants.get_mut(index).ok_or(Fail::with(Error::GrantUnrequested, index as u64))?;
+            if entry.is_some() {
+                return Err(Fail::with(Error::InvalidArgument, index as u64));
+            }
+            let found = self.find(c.process, slot).map_err(|e| Fail::with(e, index as u64))?;
+            *entry = Some(Held { slot, cap: found.cap });
+        }
+        Ok(grants)
+    }
+
+    pub(crate) fn thread_operation(
+        &mut self,
+        m: &mut impl Machine,
+        op: Op,
+        c: &Invocation,
+    ) -> Result<Flow, Fail> {
+        let ok = Ok(Flow::words(&[]));
+        match op {
+            Op::ProcessWatch => {
+                self.watch(c)?;
+                ok
+            }
+            Op::ThreadCreate => self.thread_create(m, c),
+            Op::ThreadStatus => {
+                let t = self.threads.get(c.id()).ok_or(Error::ObjectGone)?;
+                Ok(Flow::words(&[state_number(t.state), t.priority as u64, t.effective as u64]))
+            }
+            Op::ThreadSuspend => {
+                let target: ThreadId = c.id();
+                if target == c.thread {
+                    self.complete(target, Outcome::message(0, 0, 0), 0, [0; 6]);
+                    self.suspend(target);
+                    return Ok(Flow::Blocked);
+                }
+                self.suspend(target);
+                ok
+            }
+            Op::ThreadResume => {
+                self.resume(c.id())?;
+                ok
+            }
+            Op::ThreadSetFaultEndpoint => {
+                let found = c.caps[0].ok_or(Error::NoCapability)?;
+                if let Some(t) = self.threads.get_mut(c.id()) {
+                    t.fault_endpoint = Some((id_of(&found.cap), found.cap.badge));
+                }
+                ok
+            }
+            Op::ThreadClearFaultEndpoint => {
+                if let Some(t) = self.threads.get_mut(c.id()) {
+                    t.fault_endpoint = None;
+                }
+                ok
+            }
+            Op::ThreadSetPriority => {
+                let (id, priority): (ThreadId, u8) = (c.id(), c.priority(0)?);
+                let t = self.threads.get(id).ok_or(Error::ObjectGone)?;
+                if self.processes.get(t.process).is_none_or(|p| priority > p.ceiling) {
+                    return Err(Error::PriorityTooHigh.into());
+                }
+                if let Some(t) = self.threads.get_mut(id) {
+                    t.priority = priority;
+                }
+                self.set_effective(id, priority);
+                ok
+            }
+            _ => {
+                let target: ThreadId = c.id();
+                self.end_one_thread(m, target);
+                if target == c.thread { Ok(Flow::Blocked) } else { ok }
+            }
+        }
+    }
+
+    fn watch(&mut self, c: &Invocation) -> Result<(), Error> {
+        let n: NotificationId = c.arg_id(0)?;
+        let flags = c.args[1];
+        let p = self.processes.get_mut(c.id()).ok_or(Error::ObjectGone)?;
+        if p.state == ProcessState::Ended {
+            self.signal(n, flags);
+            return Ok(());
+        }
+        let free = p.watchers.iter_mut().find(|w| w.is_none()).ok_or(Error::ArenaFull)?;
+        *free = Some((n, flags));
+        Ok(())
+    }
+
+    fn thread_create(&mut self, m: &mut impl Machine, c: &Invocation) -> Result<Flow, Fail> {
+        let at = c.dst()?;
+        let process: ProcessId = c.id();
+        let start = Start {
+            entry: c.args[0],
+            stack: c.args[1],
+            argument: c.args[2],
+            priority: c.priority(3)?,
+            message_page: c.args[4],
+        };
+        let state = self.processes.get(process).map(|p| p.state).ok_or(Error::ObjectGone)?;
+        if !matches!(state, ProcessState::Created | ProcessState::Running) {
+            return Err(Error::Dying.into());
+        }
+        let id = self.new_thread(m, process, start)?;
+        if state == ProcessState::Running {
+            self.make_ready(id);
+        }
+        self.install_new(c, at, ObjectType::Thread, id, Rights::READ | Rights::MANAGE | Rights::COPY)
+    }
+}
+
+fn state_number(s: ThreadState) -> u64 {
+    match s {
+        ThreadState::Inactive => 0,
+        ThreadState::Ready => 1,
+        ThreadState::Running => 2,
+        ThreadState::Sending { .. } => 3,
+        ThreadState::Receiving { .. } => 4,
+        ThreadState::Waiting { .. } => 5,
+        ThreadState::AwaitingReply => 6,
+        ThreadState::Verifying => 7,
+    }
+}
