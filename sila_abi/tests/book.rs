@@ -1,0 +1,363 @@
+//! The book and the sources agree: the ABI chapter is generated from the tables, every link leads somewhere,
+//! every failure code of a load is explained, every name of the specification is accounted for.
+//!
+//! `SILA_WRITE_BOOK=1 cargo test -p sila_abi --test book` writes the ABI chapter anew.
+#![allow(clippy::expect_used, clippy::panic, reason = "helpers of tests, which Clippy does not see as tests")]
+
+use sila_abi::object::ObjectType;
+use sila_abi::ops::{Arg, OpInfo, TABLE};
+use sila_abi::protocol::deep_compression::DecompressionError;
+use sila_abi::protocol::module_manager::LoadError;
+use sila_abi::protocol::registry::RegistryError;
+use sila_abi::protocol::{layout, lifecycle, text, wire};
+use sila_abi::rights::Rights;
+use sila_abi::sif::ABI_VERSION;
+use sila_abi::syscall::{Call, MAX_CAPS, MAX_WORDS, REGISTER_WORDS};
+use sila_abi::{Error, manifest};
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("sila_abi lies in the tree").to_path_buf()
+}
+
+fn source(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+// ---- the ABI chapter ------------------------------------------------------------------------------------
+
+/// The doc comment above an item, as one line; the item is found by how its line begins.
+fn doc_of(text: &str, begins: &str) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let at = lines.iter().position(|line| line.starts_with(begins));
+    let at = at.unwrap_or_else(|| panic!("no line begins with `{begins}`"));
+    let from = lines[..at].iter().rposition(|line| !line.starts_with("///")).map_or(0, |i| i + 1);
+    let words: Vec<&str> = lines[from..at].iter().map(|line| line.trim_start_matches("///").trim()).collect();
+    plain(&words.join(" "))
+}
+
+/// Rust's doc links mean nothing in the book: they become code.
+fn plain(text: &str) -> String {
+    text.replace("[`", "`").replace("`]", "`").replace("crate::", "sila_abi::").replace('|', "\\|")
+}
+
+fn rights(set: Rights) -> String {
+    let names: Vec<&str> = set.iter_names().map(|(name, _)| name).collect();
+    if names.is_empty() { "none".into() } else { names.join(", ") }
+}
+
+fn arguments(row: &OpInfo) -> String {
+    let one = |(name, kind): &(&str, Arg)| match kind {
+        Arg::Word => format!("{name}: word"),
+        Arg::Dst => format!("{name}: free slot"),
+        Arg::Cap(object, set) => format!("{name}: {} ({})", object.name(), rights(*set)),
+    };
+    if row.args.is_empty() { "-".into() } else { row.args.iter().map(one).collect::<Vec<_>>().join("; ") }
+}
+
+fn mode(row: &OpInfo) -> &'static str {
+    match (row.blocks, row.restarts, row.endow_ok) {
+        (true, _, _) => "may wait",
+        (_, true, _) => "may restart",
+        (_, _, true) => "also endow-only",
+        _ => "",
+    }
+}
+
+fn registers(out: &mut String) {
+    let syscall = source("sila_abi/src/syscall.rs");
+    let table =
+        syscall.lines().filter_map(|line| line.strip_prefix("//! ")).filter(|line| line.starts_with('|'));
+    for line in table {
+        let _ = writeln!(out, "{}", line.replace("[`", "`").replace("`]", "`"));
+    }
+    let _ = write!(
+        out,
+        "\n`rcx` and `r11` are overwritten by the processor; every other register keeps its value. A message has at most \
+         {MAX_WORDS} words. Words 0 to {} travel in registers; word *n* above that at byte 8·*n* of the thread's message \
+         page. A message carries at most {MAX_CAPS} capabilities.\n\n\
+         The tag in `rax`: system call number in bits 0 to 7, length in words in 8 to 15, capabilities in 16 to 18, label (or \
+         operation number) in 32 to 63; all other bits are zero, or the call fails with `InvalidArgument`. The outcome in \
+         `rax`: error number in bits 0 to 15 (0 is success), words in 16 to 23, flags received instead of a message in 24, \
+         capabilities in 25 to 27, label in 32 to 63.\n\n",
+        REGISTER_WORDS - 1
+    );
+}
+
+fn chapter() -> String {
+    let mut out = String::from(
+        "# ABI reference\n\n\
+         <!-- Generated: SILA_WRITE_BOOK=1 cargo test -p sila_abi --test book -->\n\n\
+         This chapter is generated from the tables in `sila_abi`; a test fails if it differs from them.\n\n",
+    );
+    let _ = writeln!(
+        out,
+        "ABI version: **{ABI_VERSION}**. Every image header carries the version it was built for; the kernel"
+    );
+    out.push_str("refuses others with `AbiVersion`.\n\n## Registers\n\n");
+    registers(&mut out);
+
+    out.push_str("## System calls\n\n| Number | Call | What it does |\n|---|---|---|\n");
+    let syscall = source("sila_abi/src/syscall.rs");
+    for &call in Call::ALL {
+        let name = format!("{call:?}");
+        let doc = doc_of(&syscall, &format!("{name} = {},", call as u8));
+        let _ = writeln!(out, "| {} | `{name}` | {doc} |", call as u8);
+    }
+
+    out.push_str("\n## Object types\n\n| Number | Type | What it is |\n|---|---|---|\n");
+    let object = source("sila_abi/src/object.rs");
+    for &kind in ObjectType::ALL {
+        let doc = doc_of(&object, &format!("{} = {},", kind.name(), kind as u8));
+        let _ = writeln!(out, "| {} | `{}` | {doc} |", kind as u8, kind.name());
+    }
+
+    out.push_str("\n## Rights\n\n| Bit | Right | What it allows |\n|---|---|---|\n");
+    let all_rights = source("sila_abi/src/rights.rs");
+    for (name, right) in Rights::all().iter_names() {
+        let doc = doc_of(&all_rights, &format!("const {name} ="));
+        let _ = writeln!(out, "| {} | `{name}` | {doc} |", right.bits().trailing_zeros());
+    }
+
+    out.push_str(
+        "\n## Operations\n\nThe operations of `Invoke`. The number is the tag's label. *Needs*: rights on the capability invoked.\n\n\
+         | Number | Operation | Object | Needs | Arguments, from word 0 | Mode | What it does |\n|---|---|---|---|---|---|---|\n",
+    );
+    for row in TABLE {
+        let object = row.object.map_or("any", ObjectType::name);
+        let (needs, arguments) = (rights(row.rights), arguments(row));
+        let (number, name, mode, doc) = (row.op as u32, row.name, mode(row), plain(row.doc));
+        let _ = writeln!(out, "| {number} | `{name}` | {object} | {needs} | {arguments} | {mode} | {doc} |");
+    }
+
+    out.push_str("\n## Errors of the kernel\n\n| Number | Error | Meaning |\n|---|---|---|\n");
+    for &error in Error::ALL {
+        let _ = writeln!(out, "| {} | `{}` | {} |", error as u16, error.name(), error.sentence());
+    }
+    out.push_str("\n## Errors of ModuleManager\n\n| Number | Error | Meaning |\n|---|---|---|\n");
+    for &error in LoadError::ALL {
+        let _ = writeln!(out, "| {} | `{error:?}` | {} |", error.number(), error.sentence());
+    }
+    out.push_str("\n## Errors of DeepCompression\n\n| Number | Error | Meaning |\n|---|---|---|\n");
+    for &error in DecompressionError::ALL {
+        let _ = writeln!(out, "| {} | `{error:?}` | {} |", error.number(), error.sentence());
+    }
+    out.push_str("\n## Errors of ServiceRegistry\n\n| Number | Error | Meaning |\n|---|---|---|\n");
+    for &error in RegistryError::ALL {
+        let _ = writeln!(out, "| {} | `{error:?}` | {} |", error.number(), error.sentence());
+    }
+    places(&mut out);
+    out
+}
+
+fn places(out: &mut String) {
+    out.push_str(
+        "\n## Slots and addresses by convention\n\n| Slot | Constant | What it holds |\n|---|---|---|\n",
+    );
+    let text_of = source("sila_abi/src/protocol/layout.rs");
+    let slots = [
+        ("OWN_PROCESS", layout::OWN_PROCESS),
+        ("OWN_THREAD", layout::OWN_THREAD),
+        ("OWN_POOL", layout::OWN_POOL),
+        ("LIFECYCLE", layout::LIFECYCLE),
+        ("CLOCK", layout::CLOCK),
+        ("REGISTRY", layout::REGISTRY),
+        ("FIRST_OTHER", layout::FIRST_OTHER),
+        ("FIRST_DYNAMIC", layout::FIRST_DYNAMIC),
+    ];
+    for (name, slot) in slots {
+        let _ =
+            writeln!(out, "| {} | `{name}` | {} |", slot.0, doc_of(&text_of, &format!("pub const {name}:")));
+    }
+    out.push_str("\n| Address | Constant | What is there |\n|---|---|---|\n");
+    let addresses = [
+        ("STACK_TOP", layout::STACK_TOP),
+        ("MESSAGE_PAGE", layout::MESSAGE_PAGE),
+        ("DYNAMIC_BASE", layout::DYNAMIC_BASE),
+    ];
+    for (name, address) in addresses {
+        let doc = doc_of(&text_of, &format!("pub const {name}:"));
+        let _ = writeln!(out, "| `{address:#x}` | `{name}` | {doc} |");
+    }
+    let _ = write!(
+        out,
+        "\nA CSpace has at most {} slots; a manifest requests slots 1 to {}.\n\n## Labels that every service knows\n\n\
+         | Label | Constant | Meaning |\n|---|---|---|\n\
+         | {:#x} | `text::TEXT_CALL` | a text call: word 0 the length in bytes, then the UTF-8 text (at most {} bytes) |\n\
+         | {} | `wire::OK` | the reply of a success |\n\
+         | {} | `text::ERROR` | the reply to a text call that failed; the text says why |\n\
+         | {} | `lifecycle::READY` | the module serves |\n\
+         | {} | `lifecycle::FAILED` | the module cannot do its work: word 0 its code, then a text |\n",
+        layout::SLOTS_END,
+        manifest::MAX_SLOT,
+        text::TEXT_CALL,
+        text::MAX_TEXT,
+        wire::OK,
+        text::ERROR,
+        lifecycle::READY,
+        lifecycle::FAILED,
+    );
+}
+
+#[test]
+fn abi_chapter_is_what_the_tables_say() {
+    let path = root().join("docs/abi.md");
+    let wanted = chapter();
+    if std::env::var_os("SILA_WRITE_BOOK").is_some() {
+        fs::write(&path, &wanted).expect("the chapter can be written");
+    }
+    let found = fs::read_to_string(&path).unwrap_or_default();
+    let first = found.lines().zip(wanted.lines()).find(|(a, b)| a != b);
+    assert!(
+        found == wanted,
+        "docs/abi.md is out of date (first difference: {first:?}); \
+         SILA_WRITE_BOOK=1 cargo test -p sila_abi --test book writes it"
+    );
+}
+
+// ---- links ----------------------------------------------------------------------------------------------
+
+fn pages() -> Vec<PathBuf> {
+    let mut found = vec![root().join("README.md"), root().join("CHANGELOG.md")];
+    let mut folders = vec![root().join("docs")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder of the book") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() && path.file_name().is_none_or(|name| name != "book") {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+/// A page without its blocks and spans of code.
+fn without_code(text: &str) -> String {
+    let outside = text.split("```").step_by(2).collect::<Vec<_>>().join("\n");
+    outside.lines().map(|line| line.split('`').step_by(2).collect::<String>() + "\n").collect()
+}
+
+/// What the links and images of a page point to.
+fn targets(text: &str) -> Vec<String> {
+    let rest = without_code(text);
+    let cut = rest.split("](").skip(1).filter_map(|after| after.split_once(')'));
+    cut.map(|(target, _)| target.to_string()).collect()
+}
+
+fn anchor(heading: &str) -> String {
+    let kept = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept: String = kept.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).collect();
+    kept.replace(' ', "-")
+}
+
+#[test]
+fn every_relative_link_leads_to_a_file_and_a_heading() {
+    let mut bad = Vec::new();
+    let mut count = 0;
+    for page in pages() {
+        let text = fs::read_to_string(&page).expect("a page");
+        for target in targets(&text) {
+            if target.contains("://") {
+                continue;
+            }
+            count += 1;
+            let (file, heading) = target.split_once('#').unwrap_or((&target, ""));
+            let path = if file.is_empty() { page.clone() } else { page.with_file_name("").join(file) };
+            let there = fs::read_to_string(&path).unwrap_or_default();
+            let has = |wanted: &str| there.lines().any(|l| l.starts_with('#') && anchor(l) == wanted);
+            if !path.exists() || (!heading.is_empty() && !has(heading)) {
+                bad.push(format!("{}: {target}", page.display()));
+            }
+        }
+    }
+    assert!(bad.is_empty(), "links that lead nowhere:\n{}", bad.join("\n"));
+    assert!(count > 50, "only {count} links were found");
+}
+
+#[test]
+fn every_page_is_in_the_summary() {
+    let summary = source("docs/SUMMARY.md");
+    for page in pages().iter().filter(|page| page.starts_with(root().join("docs"))) {
+        let name = page.file_name().and_then(|name| name.to_str()).expect("a name");
+        let listed = summary.contains(&format!("{name})")) || name == "SUMMARY.md";
+        assert!(listed, "{} is not in docs/SUMMARY.md", page.display());
+    }
+}
+
+#[test]
+fn every_failure_code_of_a_load_is_explained() {
+    let page = source("docs/load-protocol.md");
+    for error in LoadError::ALL {
+        assert!(page.contains(&format!("`{error:?}`")), "docs/load-protocol.md does not explain {error:?}");
+    }
+}
+
+// ---- names of the specification -------------------------------------------------------------------------
+
+/// Rows of the map: the specification's name, and the code items or the reason why there is none.
+fn spec_rows(page: &str) -> Vec<(String, String)> {
+    let cells = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+    cells.map(|(name, rest)| (name.to_string(), rest.trim_end_matches('|').trim().to_string())).collect()
+}
+
+/// Whether `file::item` names a documented item in that file of the tree.
+fn is_documented(item: &str) -> bool {
+    let Some((file, name)) = item.split_once("::") else { return false };
+    let Ok(text) = fs::read_to_string(root().join(file)) else { return false };
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let defines = |line: &str| {
+        let words: Vec<&str> = line.split(|c: char| !(c.is_alphanumeric() || c == '_')).collect();
+        let by_keyword = words.windows(2).any(|pair| {
+            ["struct", "enum", "fn", "const", "type", "trait", "mod", "static"].contains(&pair[0])
+                && pair[1] == name
+        });
+        // A row of a table, a variant or a field.
+        let numbered =
+            words.first().is_some_and(|word| word.parse::<u32>().is_ok()) && words.get(1) == Some(&name);
+        let row = [" =", ":", ",", "(", " {"].iter().any(|end| {
+            line.trim_start_matches("pub ").strip_prefix(name).is_some_and(|rest| rest.starts_with(end))
+        });
+        by_keyword || numbered || row
+    };
+    lines.iter().enumerate().any(|(at, line)| {
+        let above = lines[..at].iter().rev().find(|line| !line.starts_with("#["));
+        let documented = above.is_some_and(|line| line.starts_with("///"))
+            || line.contains(", \"")
+            || lines.get(at + 1).is_some_and(|next| next.starts_with('"'));
+        defines(line) && (documented || file.ends_with(".toml"))
+    })
+}
+
+#[test]
+fn every_name_of_the_specification_maps_to_a_documented_item_or_a_reason() {
+    let rows = spec_rows(&source("docs/spec-names.md"));
+    assert!(rows.len() > 30, "only {} rows were read", rows.len());
+    for (at, (name, meaning)) in rows.iter().enumerate() {
+        assert!(rows[..at].iter().all(|(other, _)| other != name), "{name} stands twice");
+        if let Some(reason) =
+            meaning.strip_prefix("not yet: ").or_else(|| meaning.strip_prefix("deviation: "))
+        {
+            assert!(reason.len() > 15, "{name}: the reason is missing");
+            continue;
+        }
+        let items: Vec<&str> =
+            meaning.split('`').skip(1).step_by(2).filter(|part| part.contains("::")).collect();
+        assert!(!items.is_empty(), "{name}: neither an item nor a reason: {meaning}");
+        for item in items {
+            assert!(is_documented(item), "{name}: there is no documented item {item}");
+        }
+    }
+}
+
+#[test]
+fn the_map_s_own_check_tells_items_from_inventions() {
+    assert!(is_documented("sila_abi/src/manifest.rs::Manifest"));
+    assert!(is_documented("sila_abi/src/ops.rs::ProcessCreate"));
+    assert!(is_documented("sila_abi/src/error.rs::Timeout"));
+    assert!(!is_documented("sila_abi/src/manifest.rs::Manifold"));
+    assert!(!is_documented("sila_abi/src/nowhere.rs::Manifest"));
+}
