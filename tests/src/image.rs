@@ -182,10 +182,14 @@ impl TestData {
             self.sign(&manifest, &keys.publisher)
         };
         add("EntryOutsideCode", "another entry", proof(&changed(|m| m.entry += 16)?)?);
-        add("ImageDigest", "the digest of another image", proof(&changed(|m| m.image_digest = [3; 32])?)?);
+        let digest = changed(|m| {
+            m.codec = Codec::Zstd;
+            m.image_digest = [3; 32];
+        })?;
+        add("ImageDigest", "the digest of another image", proof(&digest)?);
         let longer = changed(|m| {
+            m.codec = Codec::Zstd;
             m.image_len += 4096;
-            m.payload_len += 4096;
         })?;
         add("ImageSize", "a longer image", proof(&longer)?);
         let swapped = Parts { binary_sig: changed(|m| m.version.patch = 9)?.binary_sig, ..parts.clone() };
@@ -202,6 +206,7 @@ impl TestData {
         add("Namespace", "a name outside the namespace", proof(&self.sign(&manifest, &other)?)?);
         manifest = self.manifest(&other)?;
         manifest.name = name("other-probe")?;
+        manifest.service = None;
         add("RequestCeiling", "requests beyond the ceiling", proof(&self.sign(&manifest, &other)?)?);
         let mut floored = good.clone();
         floored.name = name(boot::pkg::tamper::FLOORED)?;

@@ -28,6 +28,12 @@ pub fn run(system: &TestSystem, plan: &[&str]) -> Result<BTreeMap<String, Verdic
         if report.done && report.open.is_none() {
             break;
         }
+        if report.open.is_none() && report.verdicts.is_empty() {
+            // The runner did not even begin: it will not the next time.
+            let reason = describe(&report, &outcome);
+            verdicts.extend(left.iter().map(|name| (name.to_string(), Verdict::Fail(reason.clone()))));
+            break;
+        }
         if let Some(name) = stuck {
             verdicts.insert(name, Verdict::Fail(describe(&report, &outcome)));
         }
