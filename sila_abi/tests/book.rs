@@ -12,7 +12,7 @@ use sila_abi::protocol::registry::RegistryError;
 use sila_abi::protocol::{layout, lifecycle, text, wire};
 use sila_abi::rights::Rights;
 use sila_abi::sif::ABI_VERSION;
-use sila_abi::syscall::{Call, MAX_CAPS, MAX_WORDS, REGISTER_WORDS};
+use sila_abi::syscall::{Call, MAX_CAPS, MAX_WORDS, Outcome, REGISTER_WORDS, Receive, Slot, Tag};
 use sila_abi::{Error, manifest};
 use std::fmt::Write as _;
 use std::fs;
@@ -66,6 +66,11 @@ fn mode(row: &OpInfo) -> &'static str {
     }
 }
 
+/// Which bits a field has, from a word in which all of it is set.
+fn bits(mask: u64) -> String {
+    format!("{} to {}", mask.trailing_zeros(), u64::BITS - 1 - mask.leading_zeros())
+}
+
 fn registers(out: &mut String) {
     let syscall = source("sila_abi/src/syscall.rs");
     let table =
@@ -77,13 +82,41 @@ fn registers(out: &mut String) {
         out,
         "\n`rcx` and `r11` are overwritten by the processor; every other register keeps its value. A message has at most \
          {MAX_WORDS} words. Words 0 to {} travel in registers; word *n* above that at byte 8·*n* of the thread's message \
-         page. A message carries at most {MAX_CAPS} capabilities.\n\n\
-         The tag in `rax`: system call number in bits 0 to 7, length in words in 8 to 15, capabilities in 16 to 18, label (or \
-         operation number) in 32 to 63; all other bits are zero, or the call fails with `InvalidArgument`. The outcome in \
-         `rax`: error number in bits 0 to 15 (0 is success), words in 16 to 23, flags received instead of a message in 24, \
-         capabilities in 25 to 27, label in 32 to 63.\n\n",
+         page. A message carries at most {MAX_CAPS} capabilities.\n\n",
         REGISTER_WORDS - 1
     );
+    let empty = Tag::new(Call::Yield, 0, 0, 0).0;
+    let all = Slot(u16::MAX);
+    let receive = |reply, base, count: u64| Receive { reply, base, count: 0 }.to_word() | count << 32;
+    let fields = [
+        ("tag, in `rax`", "system call", bits(0xff & !empty)),
+        ("", "length in words", bits(Tag::new(Call::Yield, u8::MAX, 0, 0).0)),
+        ("", "capabilities", bits(Tag::new(Call::Yield, 0, 7, 0).0)),
+        ("", "label, or operation of an Invoke", bits(Tag::new(Call::Yield, 0, 0, u32::MAX).0)),
+        ("outcome, in `rax`", "error; 0 is success", bits(u16::MAX.into())),
+        ("", "length in words", bits(Outcome::message(u8::MAX, 0, 0).0)),
+        (
+            "",
+            "flags of a Notification (in word 0) instead of a message",
+            single(Outcome::flags().0 & !(1 << 16)),
+        ),
+        ("", "capabilities", bits(Outcome::message(0, 7, 0).0)),
+        ("", "a Reply lies in the reply slot", single(Outcome(0).with_reply().0)),
+        ("", "label", bits(Outcome::message(0, 0, u32::MAX).0)),
+        ("receive, in `r13`", "free slot for the Reply; 0 refuses calls", bits(receive(all, Slot::NONE, 0))),
+        ("", "first free slot for capabilities", bits(receive(Slot::NONE, all, 0))),
+        ("", "how many such slots", bits(receive(Slot::NONE, Slot::NONE, 0xff))),
+    ];
+    out.push_str("| Word | Field | Bits |\n|---|---|---|\n");
+    for (word, field, place) in fields {
+        let _ = writeln!(out, "| {word} | {field} | {place} |");
+    }
+    out.push_str("\nUndefined bits of a tag are zero, or the call fails with `InvalidArgument`.\n\n");
+}
+
+fn single(mask: u64) -> String {
+    assert!(mask.is_power_of_two(), "{mask:#x} is not one bit");
+    mask.trailing_zeros().to_string()
 }
 
 fn chapter() -> String {
