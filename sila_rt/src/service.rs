@@ -129,7 +129,7 @@ impl Service {
         let mut next = receive();
         loop {
             next = match next {
-                Ok(Received::Message(Incoming { badge, message, caps: sent, reply })) => {
+                Ok(Received::Message(Incoming { badge, message, caps: sent, reply, .. })) => {
                     let mut request = Request { badge, message: &message, caps: sent };
                     let answer = handle(&mut request);
                     drop(request);
