@@ -119,7 +119,7 @@ fn main() -> u64 {
 
 impl Server {
     fn answer(&mut self, incoming: Incoming) {
-        let Incoming { badge, message, caps, reply } = incoming;
+        let Incoming { badge, message, caps, reply, .. } = incoming;
         let client = Client(badge);
         let refused = match message.label {
             protocol::SUBMIT => self.submit(client, &message, caps, reply),

@@ -116,7 +116,7 @@ impl Server {
     }
 
     fn request(&mut self, incoming: Incoming) {
-        let Incoming { badge, message, caps, reply } = incoming;
+        let Incoming { badge, message, caps, reply, .. } = incoming;
         match message.label {
             protocol::LOAD => self.load(badge, &message, caps, reply),
             protocol::STOP => {
