@@ -155,9 +155,9 @@ pub fn a_pool_that_is_too_small_is_refused(lab: &Lab) -> Outcome {
     let command = endpoint()?;
     let grants = [(REQUEST_COMMAND, command.slot())];
     for (frames, bytes, want) in [
-        (255, 1 << 20, Error::OutOfFrames),
+        (255, 200_000, Error::OutOfFrames),
         (300, 65536, Error::OutOfObjectBytes),
-        (0, 1 << 20, Error::OutOfFrames),
+        (0, 200_000, Error::OutOfFrames),
         (300, 0, Error::OutOfObjectBytes),
     ] {
         let pool = works("PoolCreate", make(|dst| op::PoolCreate(POOL, frames, bytes, dst)))?;
@@ -180,7 +180,10 @@ pub fn a_version_with_other_content_is_refused(lab: &Lab) -> Outcome {
 pub fn the_new_process_holds_exactly_its_grants(lab: &Lab) -> Outcome {
     let newest = works("SystemProcess", processes(SYSTEM))?.iter().map(|record| record.id).max().unwrap_or(0);
     let _child = lab.child()?;
-    let caps = works("SystemCapability", capabilities(SYSTEM, newest + 1))?;
+    let list = works("SystemProcess", processes(SYSTEM))?;
+    let made = list.iter().map(|record| record.id).find(|id| *id > newest);
+    let made = made.ok_or_else(|| Failure::new("the new process", "listed", "missing"))?;
+    let caps = works("SystemCapability", capabilities(SYSTEM, made))?;
     let seen: alloc::vec::Vec<(u64, u64, u64)> =
         caps.iter().map(|cap| (cap.slot, cap.object_type, cap.rights)).collect();
     let of = |slot: u64, kind: ObjectType, rights: Rights| (slot, kind as u64, u64::from(rights.bits()));

@@ -6,6 +6,7 @@ use alloc::string::String;
 use sila_abi::protocol::module_manager::{
     Failure as LoadFailure, LIST, LOAD, Load, LoadError, Loaded, ModuleRecord, ModuleState, STOP,
 };
+use sila_abi::protocol::layout::CLOCK;
 use sila_abi::protocol::text;
 use sila_abi::record::Version;
 use sila_rt::clock::{self, SECOND};
@@ -34,6 +35,7 @@ impl Drop for Module {
 fn load_with(load: &Load, pool: bool) -> Result<Result<Module, LoadFailure>, Failure> {
     let request = Message::with(LOAD, &load.to_words());
     let request = if pool { request.cap(POOL) } else { request };
+    let request = load.grants.iter().flatten().fold(request, |request, _| request.cap(CLOCK));
     let mut answer = works("calling ModuleManager", ipc::call(MANAGER, &request, 1, clock::after(30 * SECOND)))?;
     if answer.message.label == 0 {
         let loaded = Loaded::from_words(answer.message.words());

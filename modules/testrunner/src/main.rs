@@ -16,7 +16,7 @@ use testrunner::{Lab, PLAN, Test, planned, report, system};
 sila_rt::entry!(main);
 
 /// How long one test may take.
-const LIMIT: u64 = 40 * clock::SECOND;
+const LIMIT: u64 = 20 * clock::SECOND;
 
 fn main() -> u64 {
     let failed = match Lab::open() {
