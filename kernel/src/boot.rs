@@ -221,6 +221,7 @@ impl Kernel {
             plan: &plan,
         };
         let process = self.build_process(m, &recipe).map_err(failed)?;
+        self.keyring.remember(&manifest, recipe.digest);
         self.set_receiver(process, module, objects);
         if module.autostart {
             self.start_boot_process(process);
@@ -230,10 +231,13 @@ impl Kernel {
 
     /// The Job of boot modules that name none; made once.
     fn root_job(&mut self) -> Result<JobId, Error> {
-        let first = self.jobs.iter().next().map(|(id, _)| id);
-        match first {
+        match self.boot_job {
             Some(id) => Ok(id),
-            None => self.new_job(),
+            None => {
+                let job = self.new_job()?;
+                self.boot_job = Some(job);
+                Ok(job)
+            }
         }
     }
 

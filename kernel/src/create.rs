@@ -17,6 +17,9 @@ use crate::paging::{self, Access, Roots, UserRange};
 use crate::thread::Start;
 use crate::verify::chain_fail;
 
+/// The most private pages (data, bss and stack: 16 MiB) of a new process. Making one is not preempted.
+pub const MAX_PRIVATE: u64 = 4096;
+
 /// A capability that a request rests on: where it was and what it was. It must still be there at the end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Held {
@@ -85,6 +88,7 @@ impl Kernel {
         self.keyring.authorise(manifest, &digest).map_err(|e| match e {
             ChainOrReuse::Chain(e) => chain_fail(e),
             ChainOrReuse::Reuse => Error::VersionReuse.into(),
+            ChainOrReuse::Full => Error::ArenaFull.into(),
         })?;
         let at = self.free_slot(caller, load.dst)?;
         let requests = &manifest.requests[..];
@@ -138,6 +142,10 @@ impl Kernel {
         if r.priority > r.manifest.resources.max_priority {
             return Err(Error::PriorityTooHigh.into());
         }
+        let private = r.sif.private_pages().saturating_add(r.manifest.stack_pages as u64);
+        if private > MAX_PRIVATE {
+            return Err(Error::ImageTooLarge.into());
+        }
         let id = self.new_process(m, r)?;
         match self.furnish(m, id, r) {
             Ok(()) => Ok(id),
@@ -164,7 +172,7 @@ impl Kernel {
         let roots = match self.new_roots(m, pool) {
             Ok(roots) => roots,
             Err(e) => {
-                self.abandon_pool(pool);
+                self.end_pool(pool);
                 self.refund(r.payer, 0, cost::<Process>());
                 return Err(e);
             }
@@ -186,6 +194,7 @@ impl Kernel {
             ceiling: r.manifest.resources.max_priority,
             max_threads: r.manifest.resources.threads,
             thread_count: 0,
+            initial: None,
             threads: None,
             mappings: None,
             image: Some(r.image),
@@ -218,14 +227,6 @@ impl Kernel {
         Ok(roots)
     }
 
-    /// Ends a Pool that nothing was charged to yet.
-    fn abandon_pool(&mut self, pool: PoolId) {
-        if let Some(p) = self.pools.get_mut(pool) {
-            p.dying = true;
-        }
-        self.end_pool_if_empty(pool);
-    }
-
     /// Image, stack, first thread, CSpace.
     fn furnish(&mut self, m: &mut impl Machine, id: ProcessId, r: &Recipe<'_>) -> Result<(), Fail> {
         for segment in r.sif.segments() {
@@ -245,6 +246,9 @@ impl Kernel {
             message_page: MESSAGE_PAGE,
         };
         let thread = self.new_thread(m, id, start)?;
+        if let Some(p) = self.processes.get_mut(id) {
+            p.initial = Some(thread);
+        }
         self.endow(id, thread, r.plan)?;
         Ok(())
     }

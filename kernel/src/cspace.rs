@@ -36,7 +36,11 @@ impl Kernel {
                 Ok(if self.threads.get(c.thread).is_some() { Flow::words(&[]) } else { Flow::Blocked })
             }
             Op::CapRevoke => self.revoke(m, c.found.id),
-            _ => Ok(Flow::words(&[cap.object.kind as u64, cap.rights.bits() as u64, cap.badge])),
+            _ => {
+                // A Reply's badge is the kernel's own.
+                let badge = if cap.object.kind == ObjectType::Reply { 0 } else { cap.badge };
+                Ok(Flow::words(&[cap.object.kind as u64, cap.rights.bits() as u64, badge]))
+            }
         }
     }
 

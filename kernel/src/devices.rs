@@ -2,7 +2,7 @@
 
 use sila_abi::{Error, Op};
 
-use crate::invoke::{Flow, Invocation};
+use crate::invoke::{Flow, Invocation, permitted};
 use crate::kernel::{Fail, Kernel};
 use crate::machine::{Machine, PowerOff};
 use crate::objects::*;
@@ -20,7 +20,8 @@ impl Kernel {
             Op::IrqBind => {
                 let n: NotificationId = c.arg_id(0)?;
                 let line = self.irqs.get_mut(index as usize).ok_or(Error::ObjectGone)?;
-                line.bound = Some((n, c.args[1]));
+                let flags = c.caps[0].map_or(0, |f| permitted(&f.cap, c.args[1]));
+                line.bound = Some((n, flags));
                 m.mask_interrupt(index as u8, false);
                 Ok(Flow::words(&[]))
             }
@@ -94,7 +95,7 @@ impl Kernel {
         if length == 0 || length > pages * 4096 || length > COPY_MAX as u64 {
             return Err(Error::InvalidArgument.into());
         }
-        if !self.can_verify() {
+        if !self.can_verify(c.process) {
             return Err(Error::VerificationBusy.into());
         }
         self.pin_region(region, true);

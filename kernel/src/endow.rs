@@ -54,7 +54,11 @@ pub fn own_rights(selector: Selector) -> Option<(ObjectType, Rights)> {
         Selector::OwnPool => {
             Some((ObjectType::Pool, Rights::READ | Rights::CREATE | Rights::COPY | Rights::GRANT))
         }
-        Selector::OwnProcess => Some((ObjectType::Process, Rights::READ | Rights::MANAGE | Rights::COPY)),
+        // WRITE, the right to map into a process and to make threads in it, is its own alone: who loads a
+        // module does not get control of what runs in it.
+        Selector::OwnProcess => {
+            Some((ObjectType::Process, Rights::READ | Rights::WRITE | Rights::MANAGE | Rights::COPY))
+        }
         Selector::OwnThread => Some((ObjectType::Thread, Rights::READ | Rights::MANAGE | Rights::COPY)),
         Selector::Grant(_) => None,
     }

@@ -1,7 +1,7 @@
 //! Every kernel entry passes here: one event in, one decision what runs next out.
 
-use sila_abi::Error;
 use sila_abi::syscall::{Call, Outcome, Receive, Slot, Tag};
+use sila_abi::{Error, Op};
 
 use crate::invoke::Flow;
 use crate::kernel::{Fail, Kernel, Running};
@@ -27,6 +27,9 @@ impl Kernel {
         if !self.doomed.is_empty() {
             self.end_doomed(m);
         }
+        if self.frames.quarantined() > 0 {
+            self.settle_flushes(m);
+        }
         if !self.nothing_to_reap() {
             self.reap_some(m);
         }
@@ -48,7 +51,8 @@ impl Kernel {
         let Running::Thread(id) = self.running else { return };
         let Some(t) = self.threads.get(id) else { return };
         let (tag, building) = (Tag(t.registers.rax), t.building.is_some());
-        if building && tag.call() != Call::Invoke as u8 {
+        let again = tag.call() == Call::Invoke as u8 && tag.label() == Op::RegionCreate as u32;
+        if building && !again {
             self.drop_building(id);
         }
         let result = self.dispatch(m, id, tag);
@@ -76,6 +80,7 @@ impl Kernel {
             }
             Call::ReplyRecv => {
                 let at = slot()?;
+                self.check_receive(id, at)?;
                 self.reply(m, id, Receive::from_word(r.r13).reply)?;
                 self.receive(m, id, at)
             }

@@ -3,12 +3,12 @@
 //! Invariant: while a thread waits for its fault to be handled, its saved registers are those of the
 //! moment of the fault; only the handler's answer changes them.
 
-use sila_abi::Error;
 use sila_abi::syscall::{
     Call, FAULT, FAULT_KILL, FAULT_RESUME, FAULT_SET_INSTRUCTION, FAULT_SET_STACK, FOREVER, Tag,
 };
+use sila_abi::{Error, ObjectType, Rights};
 
-use crate::kernel::{Kernel, Running};
+use crate::kernel::{Kernel, Running, id_of};
 use crate::machine::{Machine, Registers};
 use crate::objects::*;
 use crate::paging::USER_END;
@@ -24,10 +24,14 @@ impl Kernel {
 
     /// Calls the thread's fault endpoint on its behalf.
     fn report_fault(&mut self, m: &mut impl Machine, id: ThreadId, fault: Fault) -> Result<(), Error> {
-        let t = self.threads.get_mut(id).ok_or(Error::ObjectGone)?;
-        let (endpoint, badge) = t.fault_endpoint.ok_or(Error::NotBound)?;
-        t.fault = Some(fault);
-        self.call_as(m, id, endpoint, badge, true, true, FOREVER).map(|_| ()).map_err(|f| f.error)
+        let t = self.threads.get(id).ok_or(Error::ObjectGone)?;
+        let (holder, slot) = t.fault_endpoint.ok_or(Error::NotBound)?;
+        let found = self.find_typed(holder, slot, ObjectType::Endpoint, Rights::SEND)?;
+        if let Some(t) = self.threads.get_mut(id) {
+            t.fault = Some(fault);
+        }
+        let endpoint = id_of(&found.cap);
+        self.call_as(m, id, endpoint, found.cap.badge, true, false, FOREVER).map(|_| ()).map_err(|f| f.error)
     }
 
     fn end_by_fault(&mut self, m: &mut impl Machine, id: ThreadId, fault: Fault) {

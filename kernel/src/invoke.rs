@@ -195,7 +195,10 @@ impl Kernel {
             Op::PoolCreate => {
                 let at = c.dst()?;
                 let child = self.split_pool(pool, a, b)?;
-                self.install_new(c, at, ObjectType::Pool, child, POOL_RIGHTS)
+                // A child of the Pool's capability, so that who pays can revoke it.
+                let object = reference(ObjectType::Pool, child);
+                self.derive(c.process, c.found.id, at, Cap { object, rights: POOL_RIGHTS, badge: 0 });
+                Ok(Flow::words(&[]))
             }
             Op::PoolStatus => {
                 let p = self.pools.get(pool).ok_or(Error::ObjectGone)?;
@@ -335,6 +338,7 @@ impl Kernel {
             Op::EndpointLabel => self.endpoint_label(m, c),
             Op::EndpointBind => {
                 let process: ProcessId = c.arg_id(0)?;
+                self.live_process(process)?;
                 let e = self.endpoints.get(c.id()).ok_or(Error::ObjectGone)?;
                 if e.receiver.is_some() {
                     return Err(Error::AlreadyBound.into());
@@ -348,9 +352,7 @@ impl Kernel {
                 Ok(Flow::words(&[]))
             }
             Op::Signal => {
-                let badge = c.found.cap.badge;
-                let flags = if badge == 0 { c.args[0] } else { c.args[0] & badge };
-                self.signal(c.id(), flags);
+                self.signal(c.id(), permitted(&c.found.cap, c.args[0]));
                 Ok(Flow::words(&[]))
             }
             Op::NotificationBind => {
@@ -358,7 +360,7 @@ impl Kernel {
                 Ok(Flow::words(&[]))
             }
             _ => {
-                self.set_alarm(c.id(), c.args[0], c.args[1]);
+                self.set_alarm(c.id(), c.args[0], permitted(&c.found.cap, c.args[1]));
                 Ok(Flow::words(&[]))
             }
         }
@@ -400,6 +402,11 @@ const ENDPOINT_RIGHTS: Rights =
     Rights::SEND.union(Rights::RECV).union(Rights::GRANT).union(Rights::MANAGE).union(Rights::COPY);
 const NOTIFICATION_RIGHTS: Rights =
     Rights::SEND.union(Rights::RECV).union(Rights::MANAGE).union(Rights::COPY);
+
+/// The flags that a notification capability lets its holder set: a badge masks them.
+pub(crate) fn permitted(cap: &Cap, flags: u64) -> u64 {
+    if cap.badge == 0 { flags } else { flags & cap.badge }
+}
 
 /// Packs bytes into words, little end first.
 pub(crate) fn pack(words: &mut [u64], bytes: &[u8]) {

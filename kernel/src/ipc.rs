@@ -3,7 +3,7 @@
 //! A message moves straight from the sender's registers and message page to the receiver's; nothing is
 //! stored in between. A transfer first checks everything on both sides and then cannot fail.
 
-use sila_abi::syscall::{MAX_CAPS, NO_WAIT, Outcome, REGISTER_WORDS, Receive, Slot, Tag, unpack_caps};
+use sila_abi::syscall::{FAULT, MAX_CAPS, NO_WAIT, Outcome, REGISTER_WORDS, Receive, Slot, Tag, unpack_caps};
 use sila_abi::{Error, ObjectType, Rights};
 
 use crate::cap::{Cap, CapId};
@@ -45,6 +45,9 @@ impl Kernel {
         let regs = self.registers(id);
         let process = self.process_of(id).ok_or(Error::ObjectGone)?;
         let tag = Tag(regs.rax);
+        if tag.label() == FAULT {
+            return Err(Error::InvalidArgument.into());
+        }
         let slot = Slot::from_word(regs.rdi).ok_or(Error::SlotOutOfRange)?;
         let found = self.find_typed(process, slot, ObjectType::Endpoint, Rights::SEND)?;
         let endpoint: EndpointId = id_of(&found.cap);
@@ -130,6 +133,17 @@ impl Kernel {
         let callers = self.threads.get(sender).map_or(0, |t| t.effective);
         let own = self.threads.get(receiver).map_or(0, |t| t.priority);
         self.set_effective(receiver, own.max(ceiling).max(callers));
+    }
+
+    /// True if a receive through this slot would be permitted.
+    pub(crate) fn check_receive(&self, id: ThreadId, slot: Slot) -> Result<(), Error> {
+        let process = self.process_of(id).ok_or(Error::ObjectGone)?;
+        let kind = self.find(process, slot)?.cap.object.kind;
+        let kind = if kind == ObjectType::Notification { kind } else { ObjectType::Endpoint };
+        let found = self.find_typed(process, slot, kind, Rights::RECV)?;
+        let mine = kind == ObjectType::Notification
+            || self.endpoints.get(id_of(&found.cap)).and_then(|e| e.receiver) == Some(process);
+        if mine { Ok(()) } else { Err(Error::NotReceiver) }
     }
 
     /// `recv`, on an endpoint or a notification.

@@ -30,14 +30,14 @@ pub struct Capacities {
 impl Capacities {
     /// The arenas of a booted system.
     pub const BOOT: Capacities = Capacities {
-        pools: 256,
-        regions: 2048,
-        mappings: 4096,
-        endpoints: 512,
-        notifications: 512,
-        jobs: 32,
-        processes: 128,
-        threads: 512,
+        pools: Pool::SLOTS,
+        regions: Region::SLOTS,
+        mappings: Mapping::SLOTS,
+        endpoints: Endpoint::SLOTS,
+        notifications: Notification::SLOTS,
+        jobs: Job::SLOTS,
+        processes: Process::SLOTS,
+        threads: Thread::SLOTS,
         cap_chunks: 1024,
     };
 
@@ -125,6 +125,7 @@ pub struct Kernel {
     pub(crate) slice_end: u64,
     pub(crate) armed: u64,
     pub(crate) root_pool: PoolId,
+    pub(crate) boot_job: Option<JobId>,
     pub(crate) keyring: KeyRing,
     pub(crate) verifier: Verifier,
     pub(crate) reap: Option<ProcessId>,
@@ -169,6 +170,7 @@ impl Kernel {
             slice_end: 0,
             armed: u64::MAX,
             root_pool,
+            boot_job: None,
             keyring: KeyRing::default(),
             verifier: Verifier::default(),
             reap: None,
@@ -199,33 +201,66 @@ impl Kernel {
         Ok(())
     }
 
-    /// Gives back what was charged; a dying Pool that nothing is charged to any more ends, and its
-    /// quotas return to its parent.
+    /// Gives back what was charged. A dying Pool passes it on to its parent at once, and ends when nothing
+    /// is charged to it any more. The loop's length is the depth of the hierarchy, which byte quotas bound.
     pub(crate) fn refund(&mut self, pool: PoolId, frames: u64, bytes: u64) {
-        if let Some(p) = self.pools.get_mut(pool) {
+        let mut at = Some((pool, frames, bytes));
+        while let Some((id, frames, bytes)) = at {
+            let Some(p) = self.pools.get_mut(id) else { return };
             p.frames.used = p.frames.used.saturating_sub(frames);
             p.bytes.used = p.bytes.used.saturating_sub(bytes);
+            if !p.dying {
+                return;
+            }
+            (p.frames.limit, p.bytes.limit) = (p.frames.used, p.bytes.used);
+            let (parent, empty) = (p.parent, p.frames.used == 0 && p.bytes.used == 0);
+            if empty {
+                self.pools.remove(id);
+            }
+            let own = if empty { cost::<Pool>() } else { 0 };
+            at = parent.map(|up| (up, frames, bytes + own));
         }
-        self.end_pool_if_empty(pool);
     }
 
-    /// Ends dying Pools that are empty, from this one up. The loop's length is the depth of the
-    /// hierarchy, which byte quotas bound.
-    pub(crate) fn end_pool_if_empty(&mut self, pool: PoolId) {
+    /// Marks a Pool as dying: what is not in use goes back to its parent at once, the rest as it is
+    /// refunded; nothing can be charged any more.
+    pub(crate) fn end_pool(&mut self, id: PoolId) {
+        let Some(p) = self.pools.get_mut(id).filter(|p| !p.dying) else { return };
+        p.dying = true;
+        let (frames, bytes) = (p.frames.left(), p.bytes.left());
+        (p.frames.limit, p.bytes.limit) = (p.frames.used, p.bytes.used);
+        let (parent, empty) = (p.parent, p.frames.used == 0 && p.bytes.used == 0);
+        if empty {
+            self.pools.remove(id);
+        }
+        if let Some(up) = parent {
+            self.refund(up, frames, bytes + if empty { cost::<Pool>() } else { 0 });
+        }
+    }
+
+    /// Ends a Pool and all that were split from it.
+    pub(crate) fn end_pool_tree(&mut self, id: PoolId) {
+        for index in 0..self.pools.capacity() {
+            if let Some(child) = self.pools.at(index).map(|(c, _)| c)
+                && child != id
+                && self.pool_is_within(child, id)
+            {
+                self.end_pool(child);
+            }
+        }
+        self.end_pool(id);
+    }
+
+    /// True if a Pool is another one or was split from it, however deep.
+    pub(crate) fn pool_is_within(&self, pool: PoolId, of: PoolId) -> bool {
         let mut at = Some(pool);
         while let Some(id) = at {
-            let Some(p) = self.pools.get(id).filter(|p| p.dying && p.frames.used == 0 && p.bytes.used == 0)
-            else {
-                return;
-            };
-            let (parent, frames, bytes) = (p.parent, p.frames.limit, p.bytes.limit + cost::<Pool>());
-            self.pools.remove(id);
-            if let Some(up) = parent.and_then(|up| self.pools.get_mut(up)) {
-                up.frames.used = up.frames.used.saturating_sub(frames);
-                up.bytes.used = up.bytes.used.saturating_sub(bytes);
+            if id == of {
+                return true;
             }
-            at = parent;
+            at = self.pools.get(id).and_then(|p| p.parent);
         }
+        false
     }
 
     /// Splits a child off a Pool. The child has no capability yet.
@@ -443,9 +478,8 @@ impl Kernel {
     }
 
     fn drop_pool(&mut self, id: PoolId) {
-        if let Some(p) = self.pools.get_mut(id).filter(|p| p.caps == 0) {
-            p.dying = true;
-            self.end_pool_if_empty(id);
+        if self.pools.get(id).is_some_and(|p| p.caps == 0) {
+            self.end_pool(id);
         }
     }
 

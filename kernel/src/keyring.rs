@@ -17,7 +17,7 @@ use sila_crypto::keystore::KeyStore;
 /// Revocations that can be added while the system runs.
 const MAX_REVOKED: usize = 256;
 /// Module versions whose content is remembered.
-const MAX_SEEN: usize = 256;
+const MAX_SEEN: usize = 1024;
 
 /// One version of a module and the content it was first seen with.
 struct Seen {
@@ -25,6 +25,12 @@ struct Seen {
     name: Name,
     version: Version,
     manifest: Digest,
+}
+
+impl Seen {
+    fn is(&self, manifest: &Manifest) -> bool {
+        self.publisher == manifest.publisher && self.name == manifest.name && self.version == manifest.version
+    }
 }
 
 /// Keys, revocations and floors.
@@ -89,16 +95,18 @@ impl KeyRing {
     /// Every fact that authorises a load, asked anew.
     pub fn authorise(&self, manifest: &Manifest, digest: &Digest) -> Result<(), ChainOrReuse> {
         sila_crypto::chain::check_authority(manifest, self).map_err(ChainOrReuse::Chain)?;
-        let reused = self.seen.iter().any(|s| {
-            s.publisher == manifest.publisher
-                && s.name == manifest.name
-                && s.version == manifest.version
-                && s.manifest != *digest
-        });
-        if reused { Err(ChainOrReuse::Reuse) } else { Ok(()) }
+        let reused = self.seen.iter().any(|s| s.is(manifest) && s.manifest != *digest);
+        if reused {
+            return Err(ChainOrReuse::Reuse);
+        }
+        // A list that forgot would let a version come back with other content.
+        if self.seen.len() >= MAX_SEEN && !self.seen.iter().any(|s| s.is(manifest)) {
+            return Err(ChainOrReuse::Full);
+        }
+        Ok(())
     }
 
-    /// Remembers the content of a version that was loaded. When the list is full the oldest entry goes.
+    /// Remembers the content of a version that was loaded.
     pub fn remember(&mut self, manifest: &Manifest, digest: Digest) {
         let entry = Seen {
             publisher: manifest.publisher,
@@ -106,15 +114,9 @@ impl KeyRing {
             version: manifest.version,
             manifest: digest,
         };
-        let same =
-            |s: &Seen| s.publisher == entry.publisher && s.name == entry.name && s.version == entry.version;
-        if self.seen.iter().any(same) || self.seen.capacity() == 0 {
-            return;
+        if self.seen.len() < MAX_SEEN && !self.seen.iter().any(|s| s.is(manifest)) {
+            self.seen.push(entry);
         }
-        if self.seen.len() >= MAX_SEEN {
-            self.seen.remove(0);
-        }
-        self.seen.push(entry);
     }
 }
 
@@ -125,6 +127,8 @@ pub enum ChainOrReuse {
     Chain(ChainError),
     /// The version was seen with other content.
     Reuse,
+    /// No further version can be remembered.
+    Full,
 }
 
 impl KeySource for KeyRing {

@@ -163,6 +163,12 @@ pub trait Machine {
     /// root's frames are freed: no CPU may go on using it.
     fn flush_root(&mut self, root: Frame);
 
+    /// True if every flush asked for so far has taken effect on every CPU. On one CPU it has when the call
+    /// returns.
+    fn flushes_done(&self) -> bool {
+        true
+    }
+
     /// Nanoseconds since boot; never goes back.
     fn now(&self) -> u64;
 

@@ -168,7 +168,7 @@ impl Kernel {
         if !self.mappings.has_room() {
             return Err(Error::ArenaFull);
         }
-        let pool = self.processes.get(process).ok_or(Error::ObjectGone)?.pool;
+        let pool = self.live_process(process)?.pool;
         self.charge(pool, 0, cost::<Mapping>())?;
         let access = if writable { Access::ReadWrite } else { Access::Read };
         if let Err(e) = self
@@ -238,6 +238,9 @@ impl Kernel {
     ) -> Result<(), Error> {
         let p = self.processes.get(process).ok_or(Error::ObjectGone)?;
         let (pool, roots) = (p.pool, p.roots.ok_or(Error::Dying)?);
+        if range.pages() > self.pools.get(pool).map_or(0, |p| p.frames.left()) {
+            return Err(Error::OutOfFrames);
+        }
         let frames = paging::tables_needed(m, roots.kernel, range)? + range.pages();
         self.charge(pool, frames, 0)?;
         if frames > self.frames.free_count() as u64 {
@@ -256,19 +259,21 @@ impl Kernel {
     /// Removes a mapping and its record. Ring 3 can no longer reach the pages when this returns.
     pub(crate) fn unmap(&mut self, m: &mut impl Machine, id: MappingId) {
         let Some(map) = self.mappings.get(id) else { return };
-        let (process, range) = (map.process, map.range);
+        let (process, range, region) = (map.process, map.range, map.region);
         if let Some(root) = self.processes.get(process).and_then(|p| p.roots).map(|r| r.kernel) {
             for address in range.addresses() {
                 paging::unmap(m, root, address);
             }
-            self.flush(m, root, range);
+            let epoch = self.flush(m, root, range);
+            self.quarantine_region(region, epoch);
         }
         self.forget_mapping(id);
     }
 
     /// Makes the changes in a range visible on every CPU; what was quarantined becomes free.
-    fn flush(&mut self, m: &mut impl Machine, root: Frame, range: UserRange) {
-        self.frames.open_epoch();
+    /// Returns the epoch after which no CPU holds a stale translation.
+    fn flush(&mut self, m: &mut impl Machine, root: Frame, range: UserRange) -> Epoch {
+        let epoch = self.frames.open_epoch();
         if range.pages() <= 16 {
             for address in range.addresses() {
                 m.flush_page(root, address);
@@ -276,7 +281,22 @@ impl Kernel {
         } else {
             m.flush_root(root);
         }
-        self.frames.flush_complete();
+        self.settle_flushes(m);
+        epoch
+    }
+
+    /// Releases what was quarantined, once every CPU has flushed.
+    pub(crate) fn settle_flushes(&mut self, m: &impl Machine) {
+        if m.flushes_done() {
+            self.frames.flush_complete();
+        }
+    }
+
+    /// Until this epoch is past, a CPU may still reach the Region's frames through an old translation.
+    fn quarantine_region(&mut self, id: RegionId, epoch: Epoch) {
+        if let Some(r) = self.regions.get_mut(id) {
+            r.epoch = r.epoch.max(epoch);
+        }
     }
 
     /// Drops the record of a mapping whose pages are unreachable already.
@@ -310,7 +330,8 @@ impl Kernel {
             for address in range.addresses() {
                 paging::protect(m, root, address);
             }
-            self.flush(m, root, range);
+            let epoch = self.flush(m, root, range);
+            self.quarantine_region(region, epoch);
         }
         if let Some(r) = self.regions.get_mut(region) {
             r.writable = r.writable.saturating_sub(1);
@@ -351,10 +372,14 @@ impl Kernel {
                 self.dead_regions.pop();
                 return true;
             }
-            let (page, backing) = (r.filled - 1, r.backing);
+            let (page, backing, epoch) = (r.filled - 1, r.backing, r.epoch);
             r.filled = page;
             if let Some(f) = frame_of(m, backing, page) {
-                self.frames.put(f);
+                if self.frames.is_flushed(epoch) {
+                    self.frames.put(f);
+                } else {
+                    self.frames.quarantine(f);
+                }
             }
         }
         true

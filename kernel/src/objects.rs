@@ -9,6 +9,7 @@ use crate::frames::Epoch;
 use crate::machine::{Frame, Registers};
 use crate::paging::{Roots, UserRange};
 use crate::queue::Queue;
+use sila_abi::Slot;
 
 /// Names a [`Pool`].
 pub type PoolId = Id<Pool>;
@@ -27,9 +28,31 @@ pub type ProcessId = Id<Process>;
 /// Names a [`Thread`].
 pub type ThreadId = Id<Thread>;
 
+/// Object types that are charged. The price is what an arena slot takes, and at least an equal share of
+/// [`SHARE`] bytes for each slot of the type, so that nobody exhausts an arena for everybody with a few
+/// cheap objects.
+pub trait Priced: Sized {
+    /// Slots of the type's arena in a booted system.
+    const SLOTS: u32;
+}
+
+/// Bytes of the reserve that all objects of one type cost together, at least.
+pub const SHARE: u64 = 512 << 10;
+
+macro_rules! priced {
+    ($($name:ident = $slots:literal),* $(,)?) => { $(impl Priced for $name { const SLOTS: u32 = $slots; })* };
+}
+
+priced! {
+    Pool = 256, Region = 2048, Mapping = 4096, Endpoint = 512, Notification = 512, Job = 32,
+    Process = 128, Thread = 512,
+}
+
 /// The object bytes that one object of this type costs.
-pub const fn cost<T>() -> u64 {
-    (size_of::<T>() as u64 + 16).next_multiple_of(16)
+pub const fn cost<T: Priced>() -> u64 {
+    let size = (size_of::<T>() as u64 + 16).next_multiple_of(16);
+    let share = SHARE / T::SLOTS as u64;
+    if size > share { size } else { share }
 }
 
 /// An amount that may be spent up to a limit.
@@ -264,6 +287,8 @@ pub struct Process {
     pub max_threads: u16,
     /// Threads alive.
     pub thread_count: u16,
+    /// The thread that ProcessStart lets run.
+    pub initial: Option<ThreadId>,
     /// First of its threads.
     pub threads: Option<ThreadId>,
     /// First of its mappings.
@@ -350,8 +375,10 @@ pub struct Thread {
     pub building: Option<RegionId>,
     /// The notification that interrupts its receives.
     pub bound: Option<NotificationId>,
-    /// Whom its faults are reported to, and with which badge.
-    pub fault_endpoint: Option<(EndpointId, u64)>,
+    /// What is left of its time slice, ns, if a higher priority took the CPU; else 0.
+    pub slice_left: u64,
+    /// The capability, in a process's slot, that its faults are reported through.
+    pub fault_endpoint: Option<(ProcessId, Slot)>,
     /// The fault it waits to be resumed from; its registers stay as they were.
     pub fault: Option<Fault>,
     /// Neighbours in the process's list.

@@ -83,6 +83,9 @@ impl Kernel {
             self.reap = self.processes.get_mut(id).and_then(|p| p.reap_next.take());
             self.finish_end(m, id);
         }
+        if !self.doomed.is_empty() {
+            self.end_doomed(m);
+        }
         true
     }
 
@@ -90,7 +93,7 @@ impl Kernel {
     fn teardown_step(&mut self, m: &mut impl Machine, id: ProcessId) -> bool {
         let Some(p) = self.processes.get(id) else { return true };
         let (cursor, pool) = (p.teardown, p.pool);
-        if cursor < self.endpoints.capacity() {
+        if cursor < self.endpoints.capacity().max(self.notifications.capacity()) {
             self.release_endpoints(id, cursor);
             return false;
         }
@@ -108,15 +111,17 @@ impl Kernel {
     /// The endpoints of one stretch of the arena lose this process as receiver; those it paid for end.
     fn release_endpoints(&mut self, id: ProcessId, from: u32) {
         let Some(pool) = self.processes.get(id).map(|p| p.pool) else { return };
-        let to = from.saturating_add(ENDPOINT_STEP).min(self.endpoints.capacity());
+        let to = from.saturating_add(ENDPOINT_STEP);
         for i in from..to {
-            if let Some((e, paid)) = self.endpoints.at(i).map(|(e, x)| (e, x.pool == pool)) {
+            if let Some((e, payer)) = self.endpoints.at(i).map(|(e, x)| (e, x.pool)) {
                 self.receiver_died(e, id);
-                if paid {
+                if self.pool_is_within(payer, pool) {
                     self.end_endpoint(e);
                 }
             }
-            if let Some(n) = self.notifications.at(i).filter(|(_, x)| x.pool == pool).map(|(n, _)| n) {
+            if let Some((n, payer)) = self.notifications.at(i).map(|(n, x)| (n, x.pool))
+                && self.pool_is_within(payer, pool)
+            {
                 self.end_notification(n);
             }
         }
@@ -167,18 +172,41 @@ impl Kernel {
         if let Some(image) = image {
             self.pin_region(image, false);
         }
-        if let Some(pool_record) = self.pools.get_mut(pool) {
-            pool_record.dying = true;
-        }
-        self.end_pool_if_empty(pool);
+        self.end_pool_tree(pool);
         for (n, flags) in watchers.into_iter().flatten() {
             self.signal(n, flags);
         }
         self.drop_process(m, id);
     }
 
-    /// Removes the record of an ended process that no capability names.
-    pub(crate) fn drop_process(&mut self, _m: &mut impl Machine, id: ProcessId) {
+    /// The process, unless it is ending or has ended.
+    pub(crate) fn live_process(&self, id: ProcessId) -> Result<&Process, Error> {
+        let p = self.processes.get(id).ok_or(Error::ObjectGone)?;
+        match p.state {
+            ProcessState::Created | ProcessState::Running => Ok(p),
+            _ => Err(Error::Dying),
+        }
+    }
+
+    /// How many capabilities to itself a process holds.
+    fn own_caps(&self, id: ProcessId) -> u32 {
+        let own = |slot: &u16| {
+            self.find(id, Slot(*slot))
+                .is_ok_and(|f| f.cap.object == crate::kernel::reference(sila_abi::ObjectType::Process, id))
+        };
+        (1..(MAX_CHUNKS * CHUNK) as u16).filter(own).count() as u32
+    }
+
+    /// Removes the record of an ended process that no capability names. A process that was made, not
+    /// started, and that nobody but itself names can never be started: it ends.
+    pub(crate) fn drop_process(&mut self, m: &mut impl Machine, id: ProcessId) {
+        let state = self.processes.get(id).map(|p| (p.state, p.caps));
+        if let Some((ProcessState::Created, caps)) = state
+            && caps == self.own_caps(id)
+        {
+            self.begin_end(m, id, Exit { cause: 2, ..Exit::default() });
+            return;
+        }
         let gone = self.processes.get(id).is_some_and(|p| p.caps == 0 && p.state == ProcessState::Ended);
         if !gone {
             return;

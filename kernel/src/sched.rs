@@ -175,21 +175,19 @@ impl Kernel {
                 }
                 let expired = self.slice_is_over(m);
                 if rival > own || expired {
+                    let left = if expired { 0 } else { self.slice_left(m) };
                     if let Some(t) = self.threads.get_mut(id) {
                         t.state = ThreadState::Ready;
+                        t.slice_left = left;
                         self.ready.push(&mut self.links, id.index(), t.effective, !expired);
                     }
                     self.running = Running::Idle;
-                    if verification == rival {
-                        self.verifier.turn = true;
-                    }
                 }
             }
             Running::Verification => {
                 let expired = best == verification && self.slice_is_over(m);
                 if verification.is_none() || best > verification || expired {
                     self.running = Running::Idle;
-                    self.verifier.turn = false;
                 }
             }
             Running::Idle => {}
@@ -205,26 +203,37 @@ impl Kernel {
         now >= self.slice_end
     }
 
+    /// What is left of the running thread's slice; 0 if none has begun.
+    fn slice_left(&self, m: &mut impl Machine) -> u64 {
+        if self.slice_end == 0 { 0 } else { self.slice_end.saturating_sub(m.now()).max(1) }
+    }
+
     fn pick(&mut self, m: &mut impl Machine) {
         let best = self.ready.highest();
         let verification = self.verifier.priority();
-        self.running = if verification > best
-            || (verification.is_some() && verification == best && self.verifier.turn)
-        {
-            self.dispatch_verification(m);
-            Running::Verification
-        } else {
-            match self.ready.pop_highest(&mut self.links).and_then(|i| self.thread_at(i)) {
-                Some(id) => {
-                    if let Some(t) = self.threads.get_mut(id) {
-                        t.state = ThreadState::Running;
-                    }
-                    Running::Thread(id)
-                }
-                None => Running::Idle,
-            }
-        };
+        let tie = verification.is_some() && verification == best;
+        let verify = verification > best || (tie && self.verifier.turn);
+        if tie {
+            // Equals take turns whatever made this choice necessary.
+            self.verifier.turn = !self.verifier.turn;
+        }
         self.slice_end = 0;
+        if verify {
+            self.dispatch_verification(m);
+            self.running = Running::Verification;
+            return;
+        }
+        let Some(id) = self.ready.pop_highest(&mut self.links).and_then(|i| self.thread_at(i)) else {
+            self.running = Running::Idle;
+            return;
+        };
+        if let Some(t) = self.threads.get_mut(id) {
+            t.state = ThreadState::Running;
+            if t.slice_left > 0 {
+                self.slice_end = m.now() + core::mem::take(&mut t.slice_left);
+            }
+        }
+        self.running = Running::Thread(id);
     }
 
     fn arm_timer(&mut self, m: &mut impl Machine) {

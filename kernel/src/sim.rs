@@ -19,6 +19,8 @@ pub struct SimMachine {
     pub time: u64,
     /// What [`Machine::interrupt_pending`] says; counts down when it is above 0.
     pub preempt_after: Option<u32>,
+    /// Other CPUs have not flushed yet.
+    pub lazy_flush: bool,
     /// Log lines.
     pub log: Vec<String>,
     /// The job the context was given.
@@ -37,6 +39,7 @@ impl SimMachine {
             kpti: false,
             time: 1,
             preempt_after: None,
+            lazy_flush: false,
             log: Vec::new(),
             work: None,
         }
@@ -71,6 +74,9 @@ impl Machine for SimMachine {
     }
     fn flush_page(&mut self, _root: Frame, _address: u64) {}
     fn flush_root(&mut self, _root: Frame) {}
+    fn flushes_done(&self) -> bool {
+        !self.lazy_flush
+    }
     fn now(&self) -> u64 {
         self.time
     }

@@ -4,7 +4,7 @@ use sila_abi::syscall::{Outcome, REGISTER_WORDS, Slot};
 use sila_abi::{Error, ObjectType, Op, Rights};
 
 use crate::create::{Held, LoadRequest};
-use crate::invoke::{Flow, Invocation};
+use crate::invoke::{Flow, Invocation, permitted};
 use crate::kernel::{Fail, Kernel, id_of};
 use crate::machine::Machine;
 use crate::memory::Progress;
@@ -46,7 +46,7 @@ impl Kernel {
             ProcessState::Running => return Err(Error::AlreadyStarted.into()),
             _ => return Err(Error::Dying.into()),
         }
-        if let Some(t) = p.threads {
+        if let Some(t) = p.initial {
             self.make_ready(t);
         }
         Ok(Flow::words(&[]))
@@ -83,7 +83,7 @@ impl Kernel {
             return Err(Error::BadProof.into());
         }
         let grants = self.read_grants(m, c)?;
-        if !self.can_verify() {
+        if !self.can_verify(c.process) {
             return Err(Error::VerificationBusy.into());
         }
         let load = LoadRequest {
@@ -164,9 +164,9 @@ impl Kernel {
                 ok
             }
             Op::ThreadSetFaultEndpoint => {
-                let found = c.caps[0].ok_or(Error::NoCapability)?;
+                let slot = Slot(c.args[0] as u16);
                 if let Some(t) = self.threads.get_mut(c.id()) {
-                    t.fault_endpoint = Some((id_of(&found.cap), found.cap.badge));
+                    t.fault_endpoint = Some((c.process, slot));
                 }
                 ok
             }
@@ -182,10 +182,12 @@ impl Kernel {
                 if self.processes.get(t.process).is_none_or(|p| priority > p.ceiling) {
                     return Err(Error::PriorityTooHigh.into());
                 }
+                let (effective, lent) = (t.effective, t.effective > t.priority);
                 if let Some(t) = self.threads.get_mut(id) {
                     t.priority = priority;
                 }
-                self.set_effective(id, priority);
+                // A priority lent by a caller or an endpoint's ceiling stays until the next receive.
+                self.set_effective(id, if lent { effective.max(priority) } else { priority });
                 ok
             }
             _ => {
@@ -197,15 +199,23 @@ impl Kernel {
     }
 
     fn watch(&mut self, c: &Invocation) -> Result<(), Error> {
-        let n: NotificationId = c.arg_id(0)?;
-        let flags = c.args[1];
-        let p = self.processes.get_mut(c.id()).ok_or(Error::ObjectGone)?;
+        let found = c.caps[0].ok_or(Error::NoCapability)?;
+        let n: NotificationId = id_of(&found.cap);
+        let flags = permitted(&found.cap, c.args[1]);
+        let p = self.processes.get(c.id()).ok_or(Error::ObjectGone)?;
         if p.state == ProcessState::Ended {
             self.signal(n, flags);
             return Ok(());
         }
-        let free = p.watchers.iter_mut().find(|w| w.is_none()).ok_or(Error::ArenaFull)?;
-        *free = Some((n, flags));
+        let mut watchers = p.watchers;
+        let stale = |w: &Option<(NotificationId, u64)>| {
+            w.is_none_or(|(other, _)| other == n || self.notifications.get(other).is_none())
+        };
+        let at = watchers.iter().position(stale).ok_or(Error::ArenaFull)?;
+        watchers[at] = Some((n, flags | watchers[at].filter(|w| w.0 == n).map_or(0, |w| w.1)));
+        if let Some(p) = self.processes.get_mut(c.id()) {
+            p.watchers = watchers;
+        }
         Ok(())
     }
 

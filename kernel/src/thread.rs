@@ -97,6 +97,7 @@ impl Kernel {
             call: 0,
             building: None,
             bound: None,
+            slice_left: 0,
             fault_endpoint: None,
             fault: None,
             prev: None,
@@ -182,6 +183,7 @@ impl Kernel {
 
     /// Stops a thread; a wait in progress ends with `Suspended` once it resumes.
     pub(crate) fn suspend(&mut self, id: ThreadId) {
+        self.drop_building(id);
         let Some(state) = self.threads.get(id).map(|t| t.state) else { return };
         match state {
             ThreadState::Inactive => {}
@@ -203,6 +205,9 @@ impl Kernel {
         let started = self.processes.get(t.process).is_some_and(|p| p.state == ProcessState::Running);
         if !started {
             return Err(Error::NotStarted);
+        }
+        if t.fault.is_some() {
+            return Err(Error::Dying);
         }
         if t.state == ThreadState::Inactive {
             self.make_ready(id);

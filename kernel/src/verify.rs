@@ -20,7 +20,7 @@ use sila_crypto::hash::{BulkHasher, id_digest};
 use sila_crypto::keystore::KeyStore;
 
 use crate::create::LoadRequest;
-use crate::kernel::{Fail, Kernel};
+use crate::kernel::{Fail, Kernel, Running};
 use crate::machine::{FRAME_SIZE, FRAME_WORDS, Frame, FrameReader, Machine};
 use crate::memory::frame_of;
 use crate::objects::*;
@@ -29,6 +29,8 @@ use crate::objects::*;
 pub const COPY_MAX: usize = 64 << 10;
 /// Requests that may wait.
 const QUEUE: usize = 16;
+/// Requests of one process that may wait.
+const QUEUE_OF_ONE: usize = 4;
 
 /// What a request wants verified.
 #[derive(Clone, Copy, Debug)]
@@ -196,10 +198,12 @@ impl Default for Verifier {
 impl Verifier {
     /// The priority at which the context wants to run; `None` if it has nothing to do.
     pub fn priority(&self) -> Option<u8> {
+        let queued = self.queue.iter().map(|r| r.priority).max();
         match (&self.active, &self.finished) {
             (Some(_), Some(_)) => None,
-            (Some(r), None) => Some(r.priority),
-            (None, _) => self.queue.iter().map(|r| r.priority).max(),
+            // Who waits behind a job lends it its priority; a job nobody waits for any more has the lowest.
+            (Some(r), None) => Some(r.thread.map_or(0, |_| r.priority).max(queued.unwrap_or(0))),
+            (None, _) => queued,
         }
     }
 
@@ -241,9 +245,11 @@ impl Kernel {
         Ok(())
     }
 
-    /// True if another verification can be queued.
-    pub(crate) fn can_verify(&self) -> bool {
-        self.verifier.queue.len() < QUEUE
+    /// True if a process can queue another verification.
+    pub(crate) fn can_verify(&self, process: ProcessId) -> bool {
+        let of =
+            |r: &&Request| r.thread.and_then(|t| self.threads.get(t)).is_some_and(|t| t.process == process);
+        self.verifier.queue.len() < QUEUE && self.verifier.queue.iter().filter(of).count() < QUEUE_OF_ONE
     }
 
     /// Gives the context its next job, if it has none.
@@ -293,6 +299,10 @@ impl Kernel {
     /// The context has finished its job.
     pub(crate) fn verification_done(&mut self, m: &mut impl Machine) {
         self.verifier.finished = m.finish_verification();
+        // The next job, if one waits, is chosen and handed over by the scheduler.
+        if self.running == Running::Verification {
+            self.running = Running::Idle;
+        }
         self.complete_verification(m);
     }
 

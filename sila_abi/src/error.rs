@@ -107,6 +107,7 @@ errors! {
     WrongPublisher = 69, "the manifest's publisher is not the one its key is certified for";
     GrantUnrequested = 70, "a grant names a request that the manifest does not hold";
     PoolInUse = 71, "the Pool still pays for objects";
+    ImageTooLarge = 72, "data and stack exceed the 16 MiB that a new process may have";
 }
 
 #[cfg(test)]

@@ -69,7 +69,7 @@ macro_rules! for_each_operation {
                 "An Endpoint whose receiver is the caller's process. Flags: 1 durable, 2 labelled (with the service that the caller's manifest declares).";
             14 NotificationCreate(Pool, CREATE, plain) (dst: Dst)
                 "A Notification with no flag set.";
-            20 RegionMap(Region, READ, plain) (process: Cap(Process, MANAGE), address: Word, offset: Word, pages: Word, writable: Word, dst: Dst)
+            20 RegionMap(Region, READ, plain) (process: Cap(Process, WRITE), address: Word, offset: Word, pages: Word, writable: Word, dst: Dst)
                 "Map pages of the Region at a page-aligned address; offset in pages. Writable (1) needs WRITE and an unsealed Region. The Mapping capability goes to dst.";
             21 RegionSeal(Region, SEAL, plain) ()
                 "Make the Region immutable for ever. Fails with StillWritable while a writable mapping or kernel write exists; never unmaps.";
@@ -101,7 +101,7 @@ macro_rules! for_each_operation {
                 "Words: state (1 created, 2 running, 3 dying, 4 ended), cause (0 none, 1 exit, 2 terminated, 3 fault), code (exit code or vector), fault address, instruction address, error code.";
             53 ProcessWatch(Process, READ, plain) (notification: Cap(Notification, SEND), flags: Word)
                 "Signal these flags when the process ends (at once if it has).";
-            54 ThreadCreate(Process, MANAGE, plain) (entry: Word, stack: Word, argument: Word, priority: Word, message_page: Word, dst: Dst)
+            54 ThreadCreate(Process, WRITE, plain) (entry: Word, stack: Word, argument: Word, priority: Word, message_page: Word, dst: Dst)
                 "A thread that starts at entry with the stack pointer and argument (in rdi) given; message_page is the page-aligned address for its message page, or 0 for none.";
             60 ThreadStatus(Thread, READ, plain) ()
                 "Words: state, priority, effective priority.";

@@ -242,7 +242,8 @@ interrupt_common:
     xor ebp, ebp
     call {interrupt}
     jmp .Lexit_user
-3:  cmp qword ptr [rsp], 32
+3:  lfence
+    cmp qword ptr [rsp], 32
     jb kernel_exception
     push rax
     jmp 2b

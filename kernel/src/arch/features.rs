@@ -118,5 +118,9 @@ pub fn open_syscall(mitigations: Mitigations) {
         wrmsr(msr::LSTAR, target as u64);
         wrmsr(msr::CSTAR, target as u64);
         wrmsr(msr::SFMASK, 0xffff_fffd);
+        // SYSENTER has no way in here: with a null selector it faults, whatever the firmware left.
+        wrmsr(msr::SYSENTER_CS, 0);
+        wrmsr(msr::SYSENTER_ESP, 0);
+        wrmsr(msr::SYSENTER_EIP, 0);
     }
 }

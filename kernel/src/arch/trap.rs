@@ -215,6 +215,9 @@ fn switch(
 /// Loads null selectors and the segment bases of a thread. Always both: a thread can change its own
 /// selectors and thereby the bases, and the next one must not see that.
 fn load_bases(cpu: &mut PerCpu, hardware: &Hardware, registers: *mut Registers) {
+    if hardware.fsgsbase && !cpu.bases_of.is_null() && cpu.bases_of != registers {
+        save_bases(cpu.bases_of);
+    }
     // SAFETY: the core keeps the registers valid until the next entry.
     let (fs, gs) = unsafe { ((*registers).fs_base, (*registers).gs_base) };
     cpu.bases_of = registers;
@@ -242,6 +245,21 @@ fn load_bases(cpu: &mut PerCpu, hardware: &Hardware, registers: *mut Registers) 
             regs::wrmsr(regs::msr::KERNEL_GS_BASE, gs);
         }
     }
+}
+
+/// Reads back the bases that the thread which leaves may have set by itself.
+fn save_bases(registers: *mut Registers) {
+    let (fs, gs): (u64, u64);
+    // SAFETY: FSGSBASE is on; the thread's GS base is the one that SWAPGS put aside, and interrupts are off.
+    unsafe {
+        asm!(
+            "rdfsbase {fs}", "swapgs", "rdgsbase {gs}", "swapgs",
+            fs = out(reg) fs, gs = out(reg) gs, options(nostack, preserves_flags, nomem),
+        );
+    }
+    // SAFETY: the pointer was given by the core for this thread; `init_fpu` clears it before the thread's
+    // place in the arena, which never moves, is given to another.
+    unsafe { ((*registers).fs_base, (*registers).gs_base) = (fs, gs) };
 }
 
 fn clear_buffers() {

@@ -1,5 +1,6 @@
 //! Host tests of the core: processes without images make system calls on a simulated machine.
 
+mod abuse;
 mod capabilities;
 mod ipc;
 mod memory;
@@ -114,6 +115,7 @@ impl World {
                 ceiling: 200,
                 max_threads: 4,
                 thread_count: 0,
+                initial: None,
                 threads: None,
                 mappings: None,
                 image: None,
@@ -127,7 +129,7 @@ impl World {
             Start { entry: 0x10_0000, stack: 0x20_0000, argument: 0, priority, message_page: 0x40_0000 };
         let thread = k.new_thread(&mut self.m, process, start).unwrap();
         let actor = Actor { process, thread };
-        let own = Rights::READ | Rights::MANAGE | Rights::COPY;
+        let own = Rights::READ | Rights::WRITE | Rights::MANAGE | Rights::COPY;
         self.give(actor, PROCESS, reference(ObjectType::Process, process), own);
         self.give(actor, POOL, reference(ObjectType::Pool, pool), Rights::USE);
         self.k.make_ready(thread);
