@@ -1,4 +1,4 @@
-//! LoadScopes: what a requester may load, by the badge of the capability that it uses (ARCHITECTURE section 5).
+//! LoadScopes: what a requester may load, by the badge of the capability that it uses (the book, Load protocol).
 
 use sila_abi::manifest::ModuleKind;
 use sila_abi::protocol::module_manager::LoadError;

@@ -1,4 +1,4 @@
-//! The boot bundle and the boot manifest: what the kernel starts (ARCHITECTURE section 4, "Root of trust").
+//! The boot bundle and the boot manifest: what the kernel starts (the book, Trust, "Root of trust").
 //!
 //! ```text
 //! bundle: BundleHeader | BundleEntry × count | contents, each on a page of its own

@@ -1,4 +1,4 @@
-//! The contract of a module: predicates over named facts, inside its signed manifest (ARCHITECTURE section 7).
+//! The contract of a module: predicates over named facts, inside its signed manifest (the book, Formats).
 //!
 //! The nodes form a graph in evaluation order: a node refers only to nodes before it, so that the graph has no
 //! cycle and one pass of at most 64 steps evaluates it. A fact is a named 64-bit value that the evaluator

@@ -1,4 +1,4 @@
-//! The manifest of a module: what it is, what it needs, who signed it (ARCHITECTURE section 4, "Manifest").
+//! The manifest of a module: what it is, what it needs, who signed it (the book, Trust, "Manifest").
 //!
 //! One canonical encoding (see [`crate::record`]), at most [`MANIFEST_MAX`] bytes. [`Manifest::decode`] checks
 //! everything that can be checked without other records; what needs keys, certificates, policy or the image is

@@ -1,4 +1,4 @@
-//! Kernel object types (ARCHITECTURE: Objects).
+//! Kernel object types (the book, Concepts).
 
 macro_rules! object_types {
     ($($(#[$doc:meta])* $name:ident = $num:literal),* $(,)?) => {

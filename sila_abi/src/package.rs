@@ -1,4 +1,4 @@
-//! Packages as they are delivered, and the proof that a loader hands the kernel (ARCHITECTURE section 4).
+//! Packages as they are delivered, and the proof that a loader hands the kernel (the book, Trust).
 //!
 //! ```text
 //! package:    PackageHeader | manifest | payload | package_sig | manifest_sig | binary_sig

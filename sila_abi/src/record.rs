@@ -2,7 +2,7 @@
 //!
 //! A signed record has exactly one encoding (borsh, little-endian, no optional forms). [`decode_canonical`]
 //! decodes, re-encodes and compares, so that two different byte strings never mean the same record
-//! (ARCHITECTURE section 4, "Manifest"). Lists are [`Bounded`]: their length is checked before anything is
+//! (the book, Trust, "Manifest"). Lists are [`Bounded`]: their length is checked before anything is
 //! allocated, so hostile input costs at most its own size.
 
 extern crate alloc;

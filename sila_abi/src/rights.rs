@@ -1,4 +1,4 @@
-//! Rights that a capability carries (ARCHITECTURE section 3, Capabilities).
+//! Rights that a capability carries (the book, Concepts, Capabilities).
 
 bitflags::bitflags! {
     /// What a capability lets its holder do to the object. Rights only ever shrink along a derivation.

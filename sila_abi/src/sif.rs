@@ -1,4 +1,4 @@
-//! SIF, the image format that the kernel runs (ARCHITECTURE section 4, "Image").
+//! SIF, the image format that the kernel runs (the book, Trust, "Image").
 //!
 //! An image is a whole number of 4096-byte pages. Page 0 is the [`SifHeader`]; the file parts of the segments
 //! follow without gap, each beginning on a page. All integers are little-endian.

@@ -1,5 +1,5 @@
 //! The records that carry trust: root set, publisher certificates, revocations, policy, signatures
-//! (ARCHITECTURE section 4, "Keys" and "Root of trust").
+//! (the book, Trust, "Keys" and "Root of trust").
 //!
 //! All are canonical (see [`crate::record`]) and signed by the root keys, each kind in a domain of its own. What is
 //! signed is the [`RecordStatement`] over the record's encoding.

@@ -1,4 +1,4 @@
-//! Signature schemes, decoded keys and domains (ARCHITECTURE section 4, "Keys").
+//! Signature schemes, decoded keys and domains (the book, Trust, "Keys").
 
 use crate::hash::key_id;
 use core::fmt;

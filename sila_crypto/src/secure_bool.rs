@@ -1,4 +1,4 @@
-//! Security decisions in memory (ARCHITECTURE section 4, "Secure booleans").
+//! Security decisions in memory (the book, Trust, "Secure booleans").
 
 use core::fmt;
 

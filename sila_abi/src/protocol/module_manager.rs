@@ -1,4 +1,4 @@
-//! ModuleManager: loads, lists and stops modules (specification section 2; ARCHITECTURE section 5).
+//! ModuleManager: loads, lists and stops modules (specification section 2; the book, Load protocol).
 //!
 //! A requester's badge, below [`super::wire::FIRST_INSTANCE`], names its LoadScope. Badges from there on are
 //! instances, which report to the same endpoint by [`super::lifecycle`].

@@ -2,7 +2,7 @@
 //!
 //! ModuleManager, the kernel and the host tool call the same functions. [`Verified`] values are made only here, so
 //! that a function which takes a `Verified<Manifest>` cannot be called with one that was not checked
-//! (ARCHITECTURE section 4, "Chain").
+//! (the book, Trust, "Chain").
 //!
 //! Order of checks: key known, key not revoked, purpose, algorithm, signature; only then is anything parsed.
 
