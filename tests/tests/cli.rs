@@ -76,13 +76,13 @@ fn ps_shows_console_supervisor_and_agents() -> Result<(), Failed> {
 
 fn the_counter_reads_5() -> Result<(), Failed> {
     let ran = session()?;
-    let fives = ran.out.lines().filter(|line| line.trim() == "5").count();
+    let fives = ran.out.lines().filter(|line| line.trim() == "sila/counter: 5").count();
     ran.want(fives == 2, "add and read should print 5")
 }
 
 fn wasm_computes_a_fibonacci_number() -> Result<(), Failed> {
     let ran = session()?;
-    ran.want(ran.out.lines().any(|line| line.trim().starts_with("55 ")), "fib 10 should be 55")
+    ran.want(ran.out.lines().any(|line| line.trim().starts_with("sila/wasm: 55 ")), "fib 10 should be 55")
 }
 
 fn loaded_modules_stand_in_the_second_ps() -> Result<(), Failed> {
@@ -111,7 +111,7 @@ fn a_package_with_a_flipped_byte_is_refused_and_the_system_serves_on() -> Result
     let ran = sila(&["run", "--add-package", file.to_str().unwrap_or_default(), "--script", script])?;
     ran.want(ran.status == 1, "the status should be 1")?;
     ran.want(ran.says("signature"), "the reason should be given")?;
-    ran.want(ran.out.lines().any(|line| line.trim() == "3"), "the counter should answer 3")
+    ran.want(ran.out.lines().any(|line| line.trim() == "sila/counter: 3"), "the counter should answer 3")
 }
 
 /// A package named `spoilt` with one byte of its payload flipped.
