@@ -188,7 +188,7 @@ pub fn the_new_process_holds_exactly_its_grants(lab: &Lab) -> Outcome {
         caps.iter().map(|cap| (cap.slot, cap.object_type, cap.rights)).collect();
     let of = |slot: u64, kind: ObjectType, rights: Rights| (slot, kind as u64, u64::from(rights.bits()));
     let want = alloc::vec![
-        of(1, ObjectType::Process, Rights::READ | Rights::MANAGE),
+        of(1, ObjectType::Process, Rights::READ | Rights::WRITE | Rights::MANAGE),
         of(2, ObjectType::Thread, Rights::READ | Rights::MANAGE),
         of(3, ObjectType::Pool, Rights::READ | Rights::CREATE),
         of(5, ObjectType::Clock, Rights::READ),

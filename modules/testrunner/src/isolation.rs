@@ -150,9 +150,11 @@ pub fn jumps_to_addresses_that_are_none_end_only_the_offender(lab: &Lab) -> Outc
 }
 
 pub fn any_stack_pointer_at_a_system_call_does_no_harm(lab: &Lab) -> Outcome {
-    // What is no address at all cannot be returned to: that ends the process, as any use of it would.
-    offends(lab, "no address", Act::BadStack, &[0x8000_0000_0000_0000], PROTECTION)?;
-    for stack in [0, 8, 0xffff_8000_0000_1000, 0xffff_ffff_8000_0000, u64::MAX, STACK_TOP] {
+    // A thread is resumed with a stack pointer of the lower half only; any other ends it.
+    for stack in [0x8000_0000_0000_0000, 0xffff_8000_0000_1000, 0xffff_ffff_8000_0000, u64::MAX] {
+        offends(lab, &format!("{stack:#x}"), Act::BadStack, &[stack], PROTECTION)?;
+    }
+    for stack in [0, 8, 0xf_f000, STACK_TOP] {
         lab.child()?
             .exits(Act::BadStack, &[stack], &[], SURVIVED)
             .map_err(|failure| failure.at(&format!("{stack:#x}")))?;
