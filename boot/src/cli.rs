@@ -33,6 +33,8 @@ pub enum Command {
     /// Lint everything that runs on the bare machine
     #[command(hide = true)]
     Clippy,
+    /// Count what the kernel's operations cost, in guest instructions
+    Bench(BenchArgs),
     /// Make root keys and a publisher's key
     Keygen(KeygenArgs),
     /// Make a signed and compressed package of a program
@@ -162,6 +164,32 @@ pub struct ImageArgs {
     /// What goes into the boot bundle.
     #[command(flatten)]
     pub system: SystemArgs,
+}
+
+/// The options of `bench`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct BenchArgs {
+    /// Write the rows to this file as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Measure only this row, or the rows that begin so (may be repeated)
+    #[arg(long, value_name = "NAME")]
+    pub only: Vec<String>,
+    /// Fail if a median has grown by more than 5 % since the baseline (boot/bench-baseline.json)
+    #[arg(long)]
+    pub check: bool,
+    /// Make these medians the baseline
+    #[arg(long, conflicts_with = "check")]
+    pub update_baseline: bool,
+    /// Write the book's page on performance
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    pub book: Option<PathBuf>,
+    /// Instead of measuring, trace this row and say in which functions its instructions are
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["json", "only", "check", "update_baseline", "book"])]
+    pub profile: Option<String>,
+    /// How many functions a profile names
+    #[arg(long, default_value_t = 40, hide_short_help = true)]
+    pub top: usize,
 }
 
 /// The options of `flash`.

@@ -3,6 +3,9 @@
 
 pub mod backtrace;
 pub mod bare;
+pub mod bench;
+pub mod bench_profile;
+pub mod bench_table;
 pub mod cc;
 pub mod cli;
 pub mod doctor;

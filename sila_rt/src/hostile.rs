@@ -23,6 +23,33 @@ pub fn syscall(registers: &mut Registers) {
     unsafe { crate::raw::syscall(registers) }
 }
 
+/// Makes system calls one after the other; returns how far the time-stamp counter went from the instruction before
+/// the first one's stub to the one after the last's.
+#[inline(always)]
+pub fn timed<const N: usize>(calls: &mut [Registers; N]) -> u64 {
+    let start = crate::raw::time_stamp();
+    for registers in calls {
+        // SAFETY: as for `invoke`.
+        unsafe { crate::raw::syscall(registers) }
+    }
+    crate::raw::time_stamp().wrapping_sub(start)
+}
+
+/// As [`timed`], around an undefined instruction: whoever handles the thread's faults lets it go on
+/// [`UNDEFINED_LEN`] bytes later.
+#[cfg(target_os = "none")]
+#[inline(always)]
+pub fn timed_fault() -> u64 {
+    let start = crate::raw::time_stamp();
+    // SAFETY: the instruction does nothing but fault. A handler that lets the thread go on changes at most memory,
+    // which counts as clobbered.
+    unsafe { core::arch::asm!("ud2", options(nostack)) };
+    crate::raw::time_stamp().wrapping_sub(start)
+}
+
+/// Length of the instruction in [`timed_fault`].
+pub const UNDEFINED_LEN: u64 = 2;
+
 /// Reads a byte anywhere.
 pub fn read(address: u64) -> u8 {
     // SAFETY: none: this is the attack. It faults, or reads a byte.

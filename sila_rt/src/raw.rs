@@ -59,6 +59,32 @@ pub unsafe fn syscall(registers: &mut Registers) {
     registers.rax = sila_abi::syscall::Outcome::error(sila_abi::Error::InvalidOperation, 0).0;
 }
 
+/// The time-stamp counter, for measurements: what it counts, and how fast, differs between machines.
+#[inline(always)]
+pub fn time_stamp() -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let (low, high): (u64, u64);
+        // SAFETY: the instruction changes the two registers only. Memory counts as clobbered, so that what is
+        // measured stays between two of these.
+        unsafe { core::arch::asm!("rdtsc", out("rax") low, out("rdx") high, options(nostack)) };
+        high << 32 | low
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    0
+}
+
+/// Executes exactly `2 * rounds` instructions, and a few around them.
+#[inline(never)]
+pub fn count_down(rounds: u64) {
+    let rounds = rounds.max(1);
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a loop in one register.
+    unsafe {
+        core::arch::asm!("2: dec {0}", "jnz 2b", inout(reg) rounds => _, options(nostack));
+    }
+}
+
 /// Lets other threads of the same priority run.
 pub fn yield_now() {
     let mut registers = Registers { rax: Tag::new(Call::Yield, 0, 0, 0).0, ..Registers::default() };

@@ -1,0 +1,275 @@
+//! The client: calibrates, measures what the plan names, reports.
+
+use crate::{latency, making, rows};
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use bench::{IMAGE, PLAN, PROOF, Plan, Summary, Unit};
+use core::hint::black_box;
+use sila_abi::boot::{Bundle, EntryKind};
+use sila_abi::protocol::layout::OWN_POOL;
+use sila_abi::record::Name;
+use sila_abi::syscall::{Call, FOREVER, Outcome, Tag};
+use sila_abi::{Error, Op, Rights, Slot};
+use sila_rt::memory::{OwnRegion, SealedRegion};
+use sila_rt::raw::{Registers, count_down, time_stamp};
+use sila_rt::slots::{OwnedSlot, make};
+use sila_rt::{CallError, clock, hostile, ipc, op};
+
+/// SystemControl.
+pub const SYSTEM: Slot = Slot(8);
+/// TestControl.
+pub const TEST: Slot = Slot(9);
+/// Where processes are made.
+pub const JOB: Slot = Slot(10);
+/// Pays for them.
+pub const POOL: Slot = Slot(11);
+/// The boot bundle.
+pub const BUNDLE: Slot = Slot(12);
+/// The peer's endpoint.
+pub const ECHO: Slot = Slot(13);
+/// The Notification that the peer waits for.
+pub const PING: Slot = Slot(14);
+/// The Notification that the peer signals.
+pub const PONG: Slot = Slot(15);
+/// Slots that no one else uses: for what is made and deleted again.
+pub const SPARE: [Slot; 4] = [Slot(40), Slot(41), Slot(42), Slot(43)];
+/// A Notification of this process.
+pub const OWN: Slot = Slot(44);
+
+/// The label that makes the peer play with notifications.
+pub const LABEL_PLAY: u32 = 0x706c_6179;
+/// The flag that is played with.
+pub const FLAG_PLAY: u64 = 1;
+/// The flag that ends the game.
+pub const FLAG_STOP: u64 = 2;
+
+/// Rounds before the measured ones.
+const WARM: usize = 16;
+/// How long a profiled operation is repeated: the host looks on for part of it.
+const PROFILE_ROUNDS: u64 = 2_000_000;
+/// In a profile no operation takes more instructions than this in all.
+const PROFILE_TICKS: u64 = 64 * 400_000_000;
+
+/// Why a row has no result.
+pub type Reason = CallError;
+
+/// One row of the table.
+pub struct Row {
+    /// Its name.
+    pub name: &'static str,
+    /// How often it is measured.
+    pub n: usize,
+    /// Measures once: ticks of the time-stamp counter.
+    pub once: fn(&Client) -> Result<u64, Reason>,
+    /// What to do before the first and after the last time.
+    pub around: Option<fn(&Client, bool) -> Result<(), Reason>>,
+}
+
+/// What the rows use.
+pub struct Client {
+    /// The machine's unit.
+    pub unit: Unit,
+    /// The peer's sealed image.
+    pub image: OwnedSlot,
+    /// Its sealed proof.
+    pub proof: OwnedSlot,
+    plan: &'static str,
+}
+
+/// The registers of an invocation.
+#[inline(always)]
+pub fn invocation(slot: Slot, operation: Op, arguments: &[u64]) -> Registers {
+    let mut words = [0; 6];
+    for (word, argument) in words.iter_mut().zip(arguments) {
+        *word = *argument;
+    }
+    let rax = Tag::new(Call::Invoke, arguments.len() as u8, 0, operation as u32).0;
+    Registers { rax, rdi: slot.0.into(), words, r14: FOREVER, ..Registers::default() }
+}
+
+/// Makes the calls in one window. Every one must succeed.
+#[inline(always)]
+pub fn window<const N: usize>(mut calls: [Registers; N]) -> Result<u64, Reason> {
+    let ticks = hostile::timed(&mut calls);
+    for call in calls {
+        Outcome(call.rax).status()?;
+    }
+    Ok(ticks)
+}
+
+/// Runs everything, and switches the machine off.
+pub fn run() -> u64 {
+    let failed = match Client::open() {
+        Ok(client) => Box::leak(Box::new(client)).measure(),
+        Err(error) => {
+            report(&format!("bench fail setup {}", describe(&error)));
+            true
+        }
+    };
+    report("bench done");
+    let _ = op::SystemPowerOff(SYSTEM, u64::from(failed));
+    0
+}
+
+/// An error in words.
+pub fn describe(error: &CallError) -> String {
+    format!("{} {:?}", error.error.name(), error.words)
+}
+
+impl Client {
+    fn open() -> Result<Self, Reason> {
+        let copy = make(|dst| op::CapCopy(BUNDLE, dst, Rights::READ.bits().into()))?;
+        let region: &'static SealedRegion = Box::leak(Box::new(SealedRegion::map(copy, 1 << 30)?));
+        let bundle = Bundle::parse(region.bytes()).map_err(|_| Error::InvalidArgument)?;
+        let plan = core::str::from_utf8(data(&bundle, PLAN)?).map_err(|_| Error::InvalidArgument)?;
+        op::NotificationCreate(OWN_POOL, OWN)?;
+        // The system's own modules come to rest first.
+        pause(3 * clock::SECOND);
+        let (image, proof) = (sealed(data(&bundle, IMAGE)?)?, sealed(data(&bundle, PROOF)?)?);
+        Ok(Self { unit: calibrate(), image, proof, plan })
+    }
+
+    fn measure(&'static self) -> bool {
+        report(&format!("bench unit {} {}", self.unit.per_thousand, self.unit.empty));
+        let plan = Plan::parse(self.plan);
+        let rows = || rows::ROWS.iter().chain(making::ROWS);
+        let mut failed = false;
+        for row in rows().filter(|row| plan.wants(row.name)) {
+            failed |= self.report(row.name, self.row(row));
+        }
+        if plan.wants("dispatch_latency") {
+            failed |= latency::measure(self);
+        }
+        for name in &plan.profiles {
+            match rows().find(|row| row.name == *name) {
+                Some(row) => failed |= self.profile(row).is_err(),
+                None => {
+                    report(&format!("bench fail {name} there is no such row to profile"));
+                    failed = true;
+                }
+            }
+        }
+        failed
+    }
+
+    /// Reports a row; true if it failed.
+    pub fn report(&self, name: &str, ticks: Result<Vec<u64>, Reason>) -> bool {
+        let summary = ticks.map(|mut values| {
+            values.iter_mut().for_each(|ticks| *ticks = self.unit.instructions(*ticks));
+            Summary::of(&mut values)
+        });
+        match summary {
+            Ok(Some(Summary { min, median, p99, max, n })) => {
+                report(&format!("bench row {name} {min} {median} {p99} {max} {n}"));
+                false
+            }
+            Ok(None) => {
+                report(&format!("bench fail {name} nothing was measured"));
+                true
+            }
+            Err(error) => {
+                report(&format!("bench fail {name} {}", describe(&error)));
+                true
+            }
+        }
+    }
+
+    fn row(&self, row: &Row) -> Result<Vec<u64>, Reason> {
+        if let Some(around) = row.around {
+            around(self, true)?;
+        }
+        let mut values = Vec::with_capacity(row.n);
+        let warm = WARM.min(row.n);
+        for round in 0..row.n + warm {
+            let ticks = (row.once)(self)?;
+            if round >= warm {
+                values.push(ticks);
+            }
+        }
+        if let Some(around) = row.around {
+            around(self, false)?;
+        }
+        Ok(values)
+    }
+
+    fn profile(&self, row: &Row) -> Result<(), Reason> {
+        if let Some(around) = row.around {
+            around(self, true)?;
+        }
+        for _ in 0..WARM.min(row.n) {
+            (row.once)(self)?;
+        }
+        report(&format!("bench profile {}", row.name));
+        let start = time_stamp();
+        for round in 0..PROFILE_ROUNDS {
+            profile_round(round);
+            (row.once)(self)?;
+            if time_stamp().wrapping_sub(start) > PROFILE_TICKS {
+                break;
+            }
+        }
+        match row.around {
+            Some(around) => around(self, false),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The host sees by this function where a round begins.
+#[inline(never)]
+fn profile_round(round: u64) {
+    black_box(round);
+}
+
+fn calibrate() -> Unit {
+    const ROUNDS: u64 = 100_000;
+    let time = |rounds| {
+        let start = time_stamp();
+        count_down(rounds);
+        time_stamp().wrapping_sub(start)
+    };
+    let least = |measure: &dyn Fn() -> u64| (0..8).map(|_| measure()).min().unwrap_or(0);
+    let empty = least(&|| {
+        let start = time_stamp();
+        time_stamp().wrapping_sub(start)
+    });
+    let (first, second) = (least(&|| time(ROUNDS)), least(&|| time(2 * ROUNDS)));
+    Unit::of_loops(first, second, 2 * ROUNDS, empty)
+}
+
+fn data(bundle: &Bundle<'static>, entry: &str) -> Result<&'static [u8], Reason> {
+    let name = Name::new(entry).map_err(|_| Error::InvalidArgument)?;
+    let found = bundle.find(EntryKind::TestData, &name).ok_or(Error::NoMoreEntries)?;
+    Ok(found.data)
+}
+
+fn sealed(bytes: &[u8]) -> Result<OwnedSlot, Reason> {
+    let mut region = OwnRegion::new(bytes.len())?;
+    for (to, from) in region.bytes_mut().iter_mut().zip(bytes) {
+        *to = *from;
+    }
+    region.seal()
+}
+
+/// Lets time pass, others run.
+pub fn pause(nanoseconds: u64) {
+    let _ = ipc::wait(OWN, clock::after(nanoseconds));
+}
+
+/// Sends a line to the results channel.
+pub fn report(line: &str) {
+    let mut words = [0u64; 120];
+    let bytes = line.as_bytes();
+    let bytes = bytes.get(..bytes.len().min(900)).unwrap_or_default();
+    words[0] = bytes.len() as u64;
+    for (word, chunk) in words.iter_mut().skip(6).zip(bytes.chunks(8)) {
+        let mut raw = [0; 8];
+        raw.iter_mut().zip(chunk).for_each(|(to, from)| *to = *from);
+        *word = u64::from_le_bytes(raw);
+    }
+    let used = 6 + bytes.len().div_ceil(8);
+    // Silence is a failure, which the host sees.
+    let _ = op::invoke_long(TEST, Op::TestReport, words.get(..used).unwrap_or_default(), &mut []);
+}

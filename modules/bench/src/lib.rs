@@ -1,0 +1,134 @@
+//! What the benchmarks share with the host tool, and arithmetic that needs no kernel.
+//!
+//! Lines on the results channel, each beginning with `bench `:
+//! `unit TICKS/1000 INSTRUCTIONS` (how far the time-stamp counter goes in so many thousandths of instructions),
+//! `row NAME MIN MEDIAN P99 MAX N` in instructions, `fail NAME REASON`, `profile NAME`, `done`.
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+use alloc::vec::Vec;
+
+/// The test data entry that says what to measure: names, one a line, all if there is none; a line `profile NAME`
+/// repeats one operation for a long time instead.
+pub const PLAN: &str = "bench.plan";
+/// The test data entry with the peer's image.
+pub const IMAGE: &str = "bench.image";
+/// The test data entry with the peer's load proof.
+pub const PROOF: &str = "bench.proof";
+
+/// What to measure.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan<'a> {
+    only: Vec<&'a str>,
+    /// Operations to repeat, so that the host can trace them.
+    pub profiles: Vec<&'a str>,
+}
+
+impl<'a> Plan<'a> {
+    /// Reads a plan.
+    pub fn parse(text: &'a str) -> Self {
+        let mut plan = Plan::default();
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            match line.strip_prefix("profile ") {
+                Some(name) => plan.profiles.push(name),
+                None => plan.only.push(line),
+            }
+        }
+        plan
+    }
+
+    /// Whether this row is to be measured. A name stands for itself and what it begins, up to an underscore.
+    pub fn wants(&self, row: &str) -> bool {
+        let begins =
+            |name: &&str| row.strip_prefix(*name).is_some_and(|r| r.is_empty() || r.starts_with('_'));
+        if self.only.is_empty() { self.profiles.is_empty() } else { self.only.iter().any(|n| begins(n)) }
+    }
+}
+
+/// The machine's unit: what one instruction, and an empty window, add to the time-stamp counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unit {
+    /// Ticks in a thousand instructions.
+    pub per_thousand: u64,
+    /// Ticks of a window around nothing.
+    pub empty: u64,
+}
+
+impl Unit {
+    /// From the ticks that two loops took, of which the second executes `more` instructions more.
+    pub fn of_loops(first: u64, second: u64, more: u64, empty: u64) -> Self {
+        let per_thousand = (second.saturating_sub(first) * 1000 + more / 2) / more.max(1);
+        Self { per_thousand: per_thousand.max(1), empty }
+    }
+
+    /// Ticks of a window as instructions, without those of the window itself.
+    pub fn instructions(&self, ticks: u64) -> u64 {
+        (ticks.saturating_sub(self.empty) * 1000 + self.per_thousand / 2) / self.per_thousand
+    }
+}
+
+/// What became of many measurements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// The least.
+    pub min: u64,
+    /// The one in the middle.
+    pub median: u64,
+    /// All but one in a hundred are at most this.
+    pub p99: u64,
+    /// The most.
+    pub max: u64,
+    /// How many.
+    pub n: usize,
+}
+
+impl Summary {
+    /// Of these measurements, which get sorted; `None` if there are none.
+    pub fn of(values: &mut [u64]) -> Option<Self> {
+        values.sort_unstable();
+        let n = values.len();
+        let at = |index: usize| values.get(index).copied();
+        let p99 = at((n * 99).div_ceil(100).saturating_sub(1))?;
+        Some(Self { min: at(0)?, median: at(n.saturating_sub(1) / 2)?, p99, max: at(n.checked_sub(1)?)?, n })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_names_rows_and_families_of_rows() {
+        let plan = Plan::parse("ipc_call_reply\n\ncap_copy\n");
+        assert!(plan.wants("ipc_call_reply_0w") && plan.wants("cap_copy"));
+        assert!(!plan.wants("cap_copying") && !plan.wants("cap_mint"));
+        assert!(Plan::parse("").wants("anything"));
+    }
+
+    #[test]
+    fn a_profile_measures_nothing_else() {
+        let plan = Plan::parse("profile null_invocation");
+        assert_eq!(plan.profiles, ["null_invocation"]);
+        assert!(!plan.wants("null_invocation"));
+    }
+
+    #[test]
+    fn the_unit_comes_from_a_difference_and_the_empty_window_is_taken_off() {
+        let unit = Unit::of_loops(64 * 205, 64 * 2205, 2000, 64);
+        assert_eq!(unit, Unit { per_thousand: 64_000, empty: 64 });
+        assert_eq!((unit.instructions(64), unit.instructions(64 * 11), unit.instructions(0)), (0, 10, 0));
+        let odd = Unit::of_loops(0, 134_000, 2000, 0);
+        assert_eq!(odd.instructions(6700), 100);
+    }
+
+    #[test]
+    fn a_summary_has_the_middle_and_the_tail() {
+        let mut values: Vec<u64> = (1..=1000).rev().collect();
+        let expected = Summary { min: 1, median: 500, p99: 990, max: 1000, n: 1000 };
+        assert_eq!(Summary::of(&mut values), Some(expected));
+        assert_eq!(Summary::of(&mut [7]).map(|s| (s.min, s.median, s.p99, s.max)), Some((7, 7, 7, 7)));
+        assert_eq!(Summary::of(&mut []), None);
+    }
+}

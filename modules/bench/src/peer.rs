@@ -1,0 +1,66 @@
+//! The peer: answers every call with as many words, deletes what capabilities come, and returns notifications.
+
+use crate::bench::{ECHO, FLAG_PLAY, FLAG_STOP, LABEL_PLAY, PING, PONG, invocation};
+use sila_abi::syscall::{Call, FAULT, FAULT_RESUME, FAULT_SET_INSTRUCTION, FOREVER, Outcome, Receive, Tag};
+use sila_abi::{Op, Slot};
+use sila_rt::hostile::{UNDEFINED_LEN, syscall};
+use sila_rt::raw::Registers;
+
+const REPLY: Slot = Slot(40);
+const RECEIVED: Slot = Slot(41);
+
+/// Serves for ever; the exit code is the error that ended it.
+pub fn serve() -> u64 {
+    let receive = Receive { reply: REPLY, base: RECEIVED, count: 1 }.to_word();
+    let mut registers = Registers {
+        rax: Tag::new(Call::Recv, 0, 0, 0).0,
+        rdi: ECHO.0.into(),
+        r13: receive,
+        r14: FOREVER,
+        ..Registers::default()
+    };
+    loop {
+        syscall(&mut registers);
+        let outcome = Outcome(registers.rax);
+        if outcome.status().is_err() {
+            return registers.rax & 0xffff;
+        }
+        if outcome.caps() != 0 {
+            let mut delete = invocation(RECEIVED, Op::CapDelete, &[]);
+            syscall(&mut delete);
+        }
+        registers.rax = Tag::new(Call::ReplyRecv, outcome.words() as u8, 0, 0).0;
+        registers.rdi = ECHO.0.into();
+        if outcome.label() == FAULT {
+            let next = registers.words[3].wrapping_add(UNDEFINED_LEN);
+            registers.rax = Tag::new(Call::ReplyRecv, 3, 0, 0).0;
+            registers.words = [FAULT_RESUME, FAULT_SET_INSTRUCTION, next, 0, 0, 0];
+        }
+        if outcome.label() == LABEL_PLAY {
+            let mut answer = registers;
+            answer.rax = Tag::new(Call::Reply, 0, 0, 0).0;
+            answer.rdi = REPLY.0.into();
+            syscall(&mut answer);
+            play();
+            registers.rax = Tag::new(Call::Recv, 0, 0, 0).0;
+        }
+    }
+}
+
+/// Returns every ping until one says stop.
+fn play() {
+    loop {
+        let mut wait = Registers {
+            rax: Tag::new(Call::Recv, 0, 0, 0).0,
+            rdi: PING.0.into(),
+            r14: FOREVER,
+            ..Registers::default()
+        };
+        syscall(&mut wait);
+        if wait.rax & 0xffff != 0 || wait.words[0] & FLAG_STOP != 0 {
+            return;
+        }
+        let mut back = invocation(PONG, Op::Signal, &[FLAG_PLAY]);
+        syscall(&mut back);
+    }
+}

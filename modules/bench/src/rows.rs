@@ -1,0 +1,99 @@
+//! Messages, notifications, capabilities, faults.
+
+use crate::bench::{
+    Client, ECHO, FLAG_PLAY, FLAG_STOP, LABEL_PLAY, OWN, PING, PONG, Reason, Row, SPARE, invocation, window,
+};
+use sila_abi::protocol::layout::OWN_THREAD;
+use sila_abi::syscall::{Call, FOREVER, Tag, pack_caps};
+use sila_abi::{Op, Rights, Slot};
+use sila_rt::ipc::{self, Message};
+use sila_rt::raw::Registers;
+use sila_rt::{hostile, op};
+
+const N: usize = 1000;
+
+const fn row(name: &'static str, once: fn(&Client) -> Result<u64, Reason>) -> Row {
+    Row { name, n: N, once, around: None }
+}
+
+/// The rows.
+pub const ROWS: &[Row] = &[
+    row("ipc_call_reply_0w", |_| round_trip(0)),
+    row("ipc_call_reply_4w", |_| round_trip(4)),
+    row("ipc_call_reply_10w", |_| round_trip(10)),
+    row("ipc_call_reply_64w", |_| round_trip(64)),
+    row("ipc_call_reply_120w", |_| round_trip(120)),
+    row("ipc_cap_transfer", transfer),
+    row("null_invocation", |_| window([invocation(OWN, Op::CapStatus, &[])])),
+    row("signal_no_waiter", |_| window([invocation(OWN, Op::Signal, &[FLAG_PLAY])])),
+    Row { name: "notify_ping_pong", n: N, once: ping_pong, around: Some(game) },
+    row("cap_copy", |_| made([invocation(OWN, Op::CapCopy, &[SPARE[0].0.into(), rights()])])),
+    row("cap_mint", |_| made([invocation(OWN, Op::CapMint, &[SPARE[0].0.into(), rights(), 5])])),
+    row("cap_delete", delete),
+    Row { name: "fault_round_trip", n: N, once: |_| Ok(hostile::timed_fault()), around: Some(handled) },
+    row("yield", |_| window([Registers { rax: Tag::new(Call::Yield, 0, 0, 0).0, ..Registers::default() }])),
+];
+
+fn rights() -> u64 {
+    Rights::SEND.bits().into()
+}
+
+#[inline(always)]
+fn call(words: u8, caps: u8, first: Slot) -> Registers {
+    Registers {
+        rax: Tag::new(Call::Call, words, caps, 0).0,
+        rdi: ECHO.0.into(),
+        r14: FOREVER,
+        r15: pack_caps([first, Slot::NONE, Slot::NONE, Slot::NONE]),
+        ..Registers::default()
+    }
+}
+
+fn round_trip(words: u8) -> Result<u64, Reason> {
+    window([call(words, 0, Slot::NONE)])
+}
+
+fn transfer(_: &Client) -> Result<u64, Reason> {
+    window([call(0, 1, OWN)])
+}
+
+/// Something that leaves a capability in the spare slot, which is emptied again.
+#[inline(always)]
+fn made(calls: [Registers; 1]) -> Result<u64, Reason> {
+    let ticks = window(calls)?;
+    op::CapDelete(SPARE[0])?;
+    Ok(ticks)
+}
+
+fn delete(_: &Client) -> Result<u64, Reason> {
+    op::CapCopy(OWN, SPARE[0], rights())?;
+    window([invocation(SPARE[0], Op::CapDelete, &[])])
+}
+
+fn ping_pong(_: &Client) -> Result<u64, Reason> {
+    let wait = Registers {
+        rax: Tag::new(Call::Recv, 0, 0, 0).0,
+        rdi: PONG.0.into(),
+        r14: FOREVER,
+        ..Registers::default()
+    };
+    window([invocation(PING, Op::Signal, &[FLAG_PLAY]), wait])
+}
+
+/// Tells the peer that the game begins, or ends.
+fn game(_: &Client, begins: bool) -> Result<(), Reason> {
+    if begins {
+        return ipc::call(ECHO, &Message::new(LABEL_PLAY), 0, FOREVER).map(|_| ());
+    }
+    op::Signal(PING, FLAG_STOP).map(|_| ())
+}
+
+/// Makes the peer the handler of this thread's faults.
+fn handled(_: &Client, begins: bool) -> Result<(), Reason> {
+    if begins {
+        op::ThreadSetFaultEndpoint(OWN_THREAD, ECHO)
+    } else {
+        op::ThreadClearFaultEndpoint(OWN_THREAD)
+    }
+    .map(|_| ())
+}
