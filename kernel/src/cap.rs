@@ -177,6 +177,18 @@ impl CapTable {
         self.get(parent).is_some() && self.link_below(parent.0, at, cap)
     }
 
+    /// Puts a capability that takes no part in derivation (a Reply) into an empty slot.
+    pub fn insert_alone(&mut self, at: CapId, cap: Cap) -> bool {
+        match self.entries.get_mut(at.0 as usize) {
+            Some(e) if e.cap.is_none() => {
+                *e = Entry { cap: Some(cap), ..EMPTY };
+                self.live += 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
     fn link_below(&mut self, parent: u32, at: CapId, cap: Cap) -> bool {
         if !self.is_free(at) {
             return false;
@@ -215,7 +227,9 @@ impl CapTable {
     pub fn remove(&mut self, id: CapId) -> Option<Cap> {
         let node = *self.entry(id.0);
         let cap = node.cap?;
-        if node.first == NONE {
+        if node.prev == NONE {
+            // It stands alone.
+        } else if node.first == NONE {
             self.relink(node.prev, node.next, node.next, node.prev);
         } else {
             self.update(node.first, |e| e.prev = node.prev);
@@ -235,6 +249,9 @@ impl CapTable {
         }
         self.update(to.0, |e| *e = node);
         self.update(from.0, |e| *e = EMPTY);
+        if node.prev == NONE {
+            return true;
+        }
         self.relink(node.prev, node.next, to.0, to.0);
         if node.first != NONE {
             self.update(node.first, |e| e.prev = to.0 | UP);
@@ -355,6 +372,18 @@ mod tests {
                 agrees(&t, &m);
             }
         }
+    }
+
+    #[test]
+    fn a_lone_capability_moves_and_goes_without_touching_the_forest() {
+        let mut t = CapTable::new(1);
+        t.insert_root(CapId(1), cap(1));
+        assert!(t.insert_alone(CapId(2), cap(2)));
+        assert!(!t.insert_alone(CapId(2), cap(3)));
+        assert!(t.relocate(CapId(2), CapId(3)));
+        assert_eq!(t.remove(CapId(3)), Some(cap(2)));
+        assert_eq!(children_of(&t, ANCHOR), BTreeSet::from([1]));
+        assert_eq!(t.live(), 1);
     }
 
     #[test]

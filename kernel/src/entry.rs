@@ -14,6 +14,11 @@ const SYSCALL_LENGTH: u64 = 2;
 impl Kernel {
     /// Deals with an event and says what the CPU does next.
     pub fn enter(&mut self, m: &mut impl Machine, entry: Entry) -> Next {
+        if entry == Entry::Syscall
+            && let Some(next) = self.fast_path()
+        {
+            return next;
+        }
         match entry {
             Entry::Syscall => self.syscall(m),
             Entry::Fault { vector, error, address } => self.raise_fault(m, Fault { vector, error, address }),

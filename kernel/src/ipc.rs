@@ -278,7 +278,10 @@ impl Kernel {
         t.call += 1;
         let badge = t.call;
         let object = reference(ObjectType::Reply, caller);
-        self.install(holder, at, Cap { object, rights: Rights::SEND | Rights::GRANT, badge });
+        let reply = Cap { object, rights: Rights::SEND | Rights::GRANT, badge };
+        if self.caps.insert_alone(at, reply) {
+            self.count_cap(holder, object, 1);
+        }
     }
 
     /// Checks the capabilities of a message against what the receiver made room for.

@@ -17,6 +17,7 @@ mod cspace;
 mod devices;
 pub mod endow;
 pub mod entry;
+mod fast;
 mod fault;
 pub mod frames;
 mod introspect;

@@ -250,6 +250,15 @@ impl Timers {
         }
     }
 
+    /// True if a deadline is set.
+    pub fn is_set(&self, alarm: Alarm) -> bool {
+        let at = match alarm {
+            Alarm::Thread(i) => self.thread_at.get(i as usize),
+            Alarm::Notification(i) => self.notification_at.get(i as usize),
+        };
+        at.is_some_and(|at| *at != NONE)
+    }
+
     /// The earliest deadline.
     pub fn next(&self) -> Option<u64> {
         self.heap.first().map(|t| t.0)
