@@ -94,8 +94,8 @@ struct Server {
 }
 
 fn main() -> u64 {
-    let worker = bound_notification()
-        .and_then(|done| Courier::start(WORKER_STACK, done, WORKER_DONE, |work| finish(work)));
+    let worker =
+        bound_notification().and_then(|done| Courier::start(WORKER_STACK, done, WORKER_DONE, finish));
     let worker = match worker {
         Ok(worker) => worker,
         Err(error) => {

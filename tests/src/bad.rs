@@ -44,13 +44,16 @@ fn expected(variant: &Variant, keys: &KeyStore) -> Result<Option<(bool, Failure)
     if let Some(error) = refused_by_manager(&variant.bytes, keys) {
         return Ok(Some((true, failure(error))));
     }
-    Ok(Some((false, match refusal {
-        Refusal::Payload(error) => Failure::with(LoadError::DecompressionRefused, error.code().into(), 0),
-        Refusal::Chain(error) => {
-            Failure::kernel(LoadError::CreateRefused, error.kernel_error(), error.detail())
-        }
-        Refusal::Padding => return Ok(None),
-    })))
+    Ok(Some((
+        false,
+        match refusal {
+            Refusal::Payload(error) => Failure::with(LoadError::DecompressionRefused, error.code().into(), 0),
+            Refusal::Chain(error) => {
+                Failure::kernel(LoadError::CreateRefused, error.kernel_error(), error.detail())
+            }
+            Refusal::Padding => return Ok(None),
+        },
+    )))
 }
 
 /// The group of a variant: the in-guest test that loads it.
@@ -62,7 +65,10 @@ fn group(variant: &str) -> &'static str {
         "mixed"
     } else if variant.starts_with("payload ") && !has("length") || has("declared image size") {
         "payload"
-    } else if variant.starts_with("truncated") || has("trailing byte") && !has("signed") || has("two packages") {
+    } else if variant.starts_with("truncated")
+        || has("trailing byte") && !has("signed")
+        || has("two packages")
+    {
         "truncated"
     } else if has("length zero") || has("length maximal") {
         "header"
@@ -85,7 +91,11 @@ fn names(bytes: &[u8]) -> Option<(Name, Version)> {
 }
 
 /// Bundle entries and the list that tells the tests about them.
-pub fn packages(keys: &KeySet, description: &ModuleDescription, image: &[u8]) -> Result<(Vec<Content>, String)> {
+pub fn packages(
+    keys: &KeySet,
+    description: &ModuleDescription,
+    image: &[u8],
+) -> Result<(Vec<Content>, String)> {
     let store = test_system(keys)?;
     let (mut contents, mut list) = (Vec::new(), String::new());
     let mut add = |hint: Name, version: Version, failure: Failure, variant: &Variant| {

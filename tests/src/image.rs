@@ -3,13 +3,13 @@
 use crate::bad;
 use anyhow::{Context, Result, anyhow};
 use boot::bare::Built;
+use boot::paths;
 use boot::pkg::bundle::{Content, layout};
 use boot::pkg::description::ModuleDescription;
 use boot::pkg::keys::{KeySet, PublisherKey, test_keys};
 use boot::pkg::pack::{Parts, manifest};
 use boot::pkg::sif_build::elf_to_sif;
 use boot::system::{BundleOptions, Image, build, make_bundle, write_image};
-use boot::paths;
 use sila_abi::boot::{Bundle, EntryKind};
 use sila_abi::manifest::{CapRequest, Codec, Manifest, Selector};
 use sila_abi::object::ObjectType;
@@ -37,7 +37,8 @@ pub fn description_path() -> Result<PathBuf> {
 impl TestSystem {
     /// Builds everything but the plan.
     pub fn build() -> Result<Self> {
-        let mut options = BundleOptions { description: Some(description_path()?), ..BundleOptions::default() };
+        let mut options =
+            BundleOptions { description: Some(description_path()?), ..BundleOptions::default() };
         let built = build(None, Some(&options))?;
         let keys = test_keys(&paths::state()?)?;
         let data = TestData::new(&built, &keys)?;
@@ -243,7 +244,8 @@ fn self_signed(keys: &KeySet, record: &SignedRecord) -> Result<SignedRecord> {
     let first = signatures.first_mut().context("no signature")?;
     let signature = keys.publisher.key.sign(Domain::Revocation, &message)?;
     first.bytes = Bounded::from_vec(signature).map_err(|_| anyhow!("the signature is too long"))?;
-    wrong.signatures.signatures = Bounded::from_vec(signatures).map_err(|_| anyhow!("too many signatures"))?;
+    wrong.signatures.signatures =
+        Bounded::from_vec(signatures).map_err(|_| anyhow!("too many signatures"))?;
     Ok(wrong)
 }
 

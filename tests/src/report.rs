@@ -65,8 +65,13 @@ mod tests {
 
     #[test]
     fn only_an_explicit_pass_passes() {
-        let lines =
-            ["test a ... started", "test a ... PASS 3 ms", "test b ... FAIL x: expected 1, got 2", "test c ... PASSED", "DONE"];
+        let lines = [
+            "test a ... started",
+            "test a ... PASS 3 ms",
+            "test b ... FAIL x: expected 1, got 2",
+            "test c ... PASSED",
+            "DONE",
+        ];
         let report = Report::read(lines);
         assert_eq!(report.verdicts["a"], Verdict::Pass);
         assert_eq!(report.verdicts["b"], Verdict::Fail("x: expected 1, got 2".into()));

@@ -28,7 +28,10 @@ pub fn run(system: &TestSystem, plan: &[&str]) -> Result<BTreeMap<String, Verdic
             break;
         }
         let (report, outcome) = boot(system, &left)?;
-        let stuck = report.open.clone().or_else(|| left.iter().find(|n| !report.verdicts.contains_key(**n)).map(|n| n.to_string()));
+        let stuck = report
+            .open
+            .clone()
+            .or_else(|| left.iter().find(|n| !report.verdicts.contains_key(**n)).map(|n| n.to_string()));
         verdicts.extend(report.verdicts.clone());
         if report.done && report.open.is_none() {
             break;

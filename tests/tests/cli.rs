@@ -99,7 +99,11 @@ fn loaded_modules_stand_in_the_second_ps() -> Result<(), Failed> {
 fn an_unknown_module_ends_with_status_1_and_its_name() -> Result<(), Failed> {
     let ran = sila(&["run", "--script", "load nosuch; poweroff"])?;
     ran.want(ran.status == 1, "the status should be 1")?;
-    let named = ran.out.lines().chain(ran.err.lines()).any(|line| line.contains("nosuch") && !line.contains("load nosuch"));
+    let named = ran
+        .out
+        .lines()
+        .chain(ran.err.lines())
+        .any(|line| line.contains("nosuch") && !line.contains("load nosuch"));
     ran.want(named, "an error should name nosuch")
 }
 

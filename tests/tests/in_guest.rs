@@ -59,7 +59,8 @@ fn main() {
 
 /// The harness's own tests: what fails, hangs or panics in the guest must be seen to, and the rest go on.
 fn controls(shared: &Arc<Shared>) -> Vec<Trial> {
-    let cases: [(&str, &str, fn(&Verdict) -> bool); 4] = [
+    type Case = (&'static str, &'static str, fn(&Verdict) -> bool);
+    let cases: [Case; 4] = [
         ("harness_sees_a_pass", "control_passes", |v| *v == Verdict::Pass),
         ("harness_sees_a_failure", "control_fails", |v| says(v, "made to fail")),
         ("harness_sees_a_hang", "control_hangs", |v| says(v, "HUNG")),

@@ -35,6 +35,9 @@ struct Pending {
     grants: Caps,
 }
 
+/// What a creation came to: the Process capability and the process's number, or why there is none.
+type Created = (Instance, Result<(OwnedSlot, u64), Failure>);
+
 /// Everything that the loop keeps.
 pub struct Server {
     manager: Manager,
@@ -46,7 +49,7 @@ pub struct Server {
     requests: u64,
     events: VecDeque<Event>,
     verifier: Queue<VerifyJob, (Instance, Outcome)>,
-    kernel: Queue<CreateJob, (Instance, Result<(OwnedSlot, u64), Failure>)>,
+    kernel: Queue<CreateJob, Created>,
     decompressor: Queue<DecompressJob, Option<(Instance, Outcome)>>,
     registrar: Queue<Instance, (Instance, Outcome)>,
 }

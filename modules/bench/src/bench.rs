@@ -55,6 +55,9 @@ const PROFILE_TICKS: u64 = 64 * 400_000_000;
 /// Why a row has no result.
 pub type Reason = CallError;
 
+/// What is done, not measured, before (true) and after (false) a row.
+pub type Around = fn(&Client, bool) -> Result<(), Reason>;
+
 /// One row of the table.
 pub struct Row {
     /// Its name.
@@ -64,7 +67,7 @@ pub struct Row {
     /// Measures once: ticks of the time-stamp counter.
     pub once: fn(&Client) -> Result<u64, Reason>,
     /// What to do before the first and after the last time.
-    pub around: Option<fn(&Client, bool) -> Result<(), Reason>>,
+    pub around: Option<Around>,
 }
 
 /// What the rows use.

@@ -43,7 +43,7 @@ impl<'a> Plan<'a> {
     pub fn wants(&self, row: &str) -> bool {
         let begins =
             |name: &&str| row.strip_prefix(*name).is_some_and(|r| r.is_empty() || r.starts_with('_'));
-        if self.only.is_empty() { self.profiles.is_empty() } else { self.only.iter().any(|n| begins(n)) }
+        if self.only.is_empty() { self.profiles.is_empty() } else { self.only.iter().any(begins) }
     }
 }
 

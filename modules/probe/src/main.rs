@@ -169,7 +169,7 @@ fn talk(act: Act, order: &mut Answer) -> u64 {
     }
     let deadline = if wait == 0 { FOREVER } else { clock::after(wait) };
     if act == Act::Send {
-        return code(ipc::send(target, &message, deadline)).max(0);
+        return code(ipc::send(target, &message, deadline));
     }
     match ipc::call(target, &message, 4, deadline) {
         Ok(answer) if answer.message.words() == message.words() => SURVIVED,
@@ -235,7 +235,7 @@ fn guard(order: &mut Answer) -> u64 {
 }
 
 fn secret() -> u64 {
-    let place = alloc::boxed::Box::leak(alloc::boxed::Box::new(0x5ec2_e7u64));
+    let place = alloc::boxed::Box::leak(alloc::boxed::Box::new(0x005e_c2e7_u64));
     let report = Message::with(REPORT, &[address(place)]);
     let _ = ipc::call(COMMAND, &report, 0, FOREVER);
     loop {

@@ -1,8 +1,8 @@
 //! What changes while a verification is finished and not yet acted upon: the last step must read it again.
 
 use crate::lab::{
-    EMPTY, Failure, KEYS, Lab, Outcome, POOL, PROBE_PRIORITY, TEST, accounts, copy, create, create_in, equal, filled,
-    holds, refused, sealed, until, works,
+    EMPTY, Failure, KEYS, Lab, Outcome, POOL, PROBE_PRIORITY, TEST, accounts, copy, create, create_in, equal,
+    filled, holds, refused, sealed, until, works,
 };
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -69,7 +69,11 @@ fn endpoint() -> Result<OwnedSlot, Failure> {
 /// Where the process would go: cleared afterwards, whatever came of it.
 const TARGET: Slot = Slot(920);
 
-fn creation(lab: &Lab, pool: Slot, command: Slot) -> impl FnOnce() -> Result<op::Words, CallError> + Send + 'static {
+fn creation(
+    lab: &Lab,
+    pool: Slot,
+    command: Slot,
+) -> impl FnOnce() -> Result<op::Words, CallError> + Send + 'static {
     let (image, proof) = (lab.image(), lab.proof());
     move || create_in(image, proof, pool, PROBE_PRIORITY, &[(REQUEST_COMMAND, command)], TARGET)
 }
@@ -145,7 +149,11 @@ fn install(lab: &Lab, entry: &str) -> Result<op::Words, CallError> {
 
 pub fn a_stale_or_forged_revocation_is_refused(lab: &Lab) -> Outcome {
     refused("a revocation with a flipped bit", install(lab, "revocation.forged"), Error::RecordSignature)?;
-    refused("a revocation that the publisher signed", install(lab, "revocation.self"), Error::RecordSignature)?;
+    refused(
+        "a revocation that the publisher signed",
+        install(lab, "revocation.self"),
+        Error::RecordSignature,
+    )?;
     refused("an old revocation", install(lab, "revocation.stale"), Error::RecordStale)?;
     let short = sealed(&[1, 2, 3])?;
     let none = op::KeyRingInstall(KEYS, short.slot(), 3);

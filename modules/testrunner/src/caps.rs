@@ -1,6 +1,6 @@
 //! Copy, mint, move, delete, revoke, and what they must not do.
 
-use crate::lab::{Failure, Lab, Outcome, PORTS, POOL, copy, equal, refused, works};
+use crate::lab::{Failure, Lab, Outcome, POOL, PORTS, copy, equal, refused, works};
 use alloc::format;
 use sila_abi::protocol::layout::OWN_POOL;
 use sila_abi::{Error, Rights, Slot};

@@ -63,7 +63,9 @@ impl Child {
     pub fn next(&self, caps: u8) -> Result<Incoming, Failure> {
         match works("a message from the probe", ipc::recv(self.command(), caps, clock::after(PATIENCE)))? {
             Received::Message(incoming) => Ok(incoming),
-            Received::Flags(flags) => Err(Failure::new("a message from the probe", "one", format!("flags {flags}"))),
+            Received::Flags(flags) => {
+                Err(Failure::new("a message from the probe", "one", format!("flags {flags}")))
+            }
         }
     }
 

@@ -2,8 +2,8 @@
 
 use crate::child::Child;
 use crate::lab::{
-    ENDOW_ONLY, ENDOWED, Failure, Lab, Outcome, POOL, PROBE_PRIORITY, SYSTEM, accounts, copy, create, equal, filled,
-    refused, sealed, works,
+    ENDOW_ONLY, ENDOWED, Failure, Lab, Outcome, POOL, PROBE_PRIORITY, SYSTEM, accounts, copy, create, equal,
+    filled, refused, sealed, works,
 };
 use alloc::format;
 use probe::{Act, HELLO, REQUEST_CLOCK, REQUEST_COMMAND, REQUEST_SIGNAL, SURVIVED};
@@ -64,7 +64,8 @@ pub fn an_unsealed_image_is_refused(lab: &Lab) -> Outcome {
     let made = create(image.slot(), lab.proof(), POOL, PROBE_PRIORITY, &grants);
     refused("an image that is not sealed", made, Error::NotSealed)?;
     works("sealing it", op::RegionSeal(image.slot()))?;
-    let made = works("the same one sealed", create(image.slot(), lab.proof(), POOL, PROBE_PRIORITY, &grants))?;
+    let made =
+        works("the same one sealed", create(image.slot(), lab.proof(), POOL, PROBE_PRIORITY, &grants))?;
     works("ending it", op::ProcessTerminate(made.slot(), 0)).map(|_| ())
 }
 

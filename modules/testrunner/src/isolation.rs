@@ -113,7 +113,8 @@ fn instructions(lab: &Lab, wanted: impl Fn(&str) -> bool) -> Outcome {
         let text = format!("{which:?}");
         if wanted(&text) {
             // TCG faults earlier than a processor does when IRETQ names ring 0.
-            let early = text == "IretToRing0" && lab.child()?.run(Act::Instruction, &[number as u64])?.code == 14;
+            let early =
+                text == "IretToRing0" && lab.child()?.run(Act::Instruction, &[number as u64])?.code == 14;
             let vector = if early { PAGE_FAULT } else { *vector };
             offends(lab, &text, Act::Instruction, &[number as u64], vector)?;
             seen += 1;

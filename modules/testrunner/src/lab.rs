@@ -144,7 +144,8 @@ pub struct Accounts {
 
 /// The kernel's accounts at this moment.
 pub fn accounts() -> Result<Accounts, Failure> {
-    let [frames, bytes, objects, capabilities, held, _] = works("TestAccounting", op::TestAccounting(TEST))?.words;
+    let [frames, bytes, objects, capabilities, held, _] =
+        works("TestAccounting", op::TestAccounting(TEST))?.words;
     Ok(Accounts { frames, bytes, objects, capabilities, held })
 }
 
@@ -165,8 +166,8 @@ impl Lab {
         let copy = works("copying the bundle's capability", copy)?;
         let region = works("mapping the bundle", SealedRegion::map(copy, 1 << 30))?;
         let region: &'static SealedRegion = Box::leak(Box::new(region));
-        let bundle =
-            Bundle::parse(region.bytes()).map_err(|e| Failure::new("the bundle", "a bundle", e.to_string()))?;
+        let bundle = Bundle::parse(region.bytes())
+            .map_err(|e| Failure::new("the bundle", "a bundle", e.to_string()))?;
         let image = sealed(data_of(&bundle, crate::PROBE_IMAGE)?)?;
         let proof = sealed(data_of(&bundle, crate::PROBE_PROOF)?)?;
         Ok(Self { bundle, image, proof })

@@ -237,7 +237,8 @@ mod tests {
     #[test]
     fn a_plan_keeps_its_order_and_tells_unknown_names() {
         let plan = planned("rights_only_shrink\n\nnosuch\ncontrol_fails\n");
-        let names: Vec<_> = plan.iter().map(|test| test.as_ref().map(|t| t.name).map_err(String::as_str)).collect();
+        let names: Vec<_> =
+            plan.iter().map(|test| test.as_ref().map(|t| t.name).map_err(String::as_str)).collect();
         assert_eq!(names, [Ok("rights_only_shrink"), Err("nosuch"), Ok("control_fails")]);
     }
 }

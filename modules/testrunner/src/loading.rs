@@ -1,12 +1,14 @@
 //! Loads through ModuleManager: what works, and what is refused for which reason.
 
-use crate::lab::{Failure, Lab, MANAGER, Outcome, POOL, SYSTEM, accounts, equal, filled, holds, name, settle, works};
+use crate::lab::{
+    Failure, Lab, MANAGER, Outcome, POOL, SYSTEM, accounts, equal, filled, holds, name, settle, works,
+};
 use alloc::format;
 use alloc::string::String;
+use sila_abi::protocol::layout::CLOCK;
 use sila_abi::protocol::module_manager::{
     Failure as LoadFailure, LIST, LOAD, Load, LoadError, Loaded, ModuleRecord, ModuleState, STOP,
 };
-use sila_abi::protocol::layout::CLOCK;
 use sila_abi::protocol::text;
 use sila_abi::record::Version;
 use sila_rt::clock::{self, SECOND};
@@ -16,7 +18,8 @@ use sila_rt::slots::OwnedSlot;
 use sila_rt::system::processes;
 
 /// Exports `fib`: the Fibonacci number of its argument, by recursion.
-const FIB: &[u8] = b"\x00asm\x01\x00\x00\x00\x01\x06\x01\x60\x01\x7e\x01\x7e\x03\x02\x01\x00\x07\x07\x01\x03fib\x00\
+const FIB: &[u8] =
+    b"\x00asm\x01\x00\x00\x00\x01\x06\x01\x60\x01\x7e\x01\x7e\x03\x02\x01\x00\x07\x07\x01\x03fib\x00\
     \x00\x0a\x1e\x01\x1c\x00\x20\x00B\x02T\x04\x7e\x20\x00\x05\x20\x00B\x01\x7d\x10\x00\x20\x00B\x02\
     \x7d\x10\x00\x7c\x0b\x0b";
 
@@ -36,7 +39,8 @@ fn load_with(load: &Load, pool: bool) -> Result<Result<Module, LoadFailure>, Fai
     let request = Message::with(LOAD, &load.to_words());
     let request = if pool { request.cap(POOL) } else { request };
     let request = load.grants.iter().flatten().fold(request, |request, _| request.cap(CLOCK));
-    let mut answer = works("calling ModuleManager", ipc::call(MANAGER, &request, 1, clock::after(30 * SECOND)))?;
+    let mut answer =
+        works("calling ModuleManager", ipc::call(MANAGER, &request, 1, clock::after(30 * SECOND)))?;
     if answer.message.label == 0 {
         let loaded = Loaded::from_words(answer.message.words());
         let loaded = loaded.ok_or_else(|| Failure::new("the answer to Load", "a Loaded", "other words"))?;
@@ -49,7 +53,8 @@ fn load_with(load: &Load, pool: bool) -> Result<Result<Module, LoadFailure>, Fai
 
 fn load(module: &str) -> Result<Module, Failure> {
     let load = Load::newest(name(module)?);
-    load_with(&load, true)?.map_err(|failure| Failure::new(format!("loading {module}"), "success", format!("{failure:?}")))
+    load_with(&load, true)?
+        .map_err(|failure| Failure::new(format!("loading {module}"), "success", format!("{failure:?}")))
 }
 
 fn refused(what: &str, load: &Load, pool: bool, want: LoadError) -> Outcome {
@@ -67,7 +72,8 @@ fn stop(process: u64) -> Outcome {
 
 fn ask(service: &str, question: &str, program: Option<&[u8]>) -> Result<String, Failure> {
     let found = lookup(&name(service)?);
-    let found = found.map_err(|error| Failure::new(format!("looking up {service}"), "success", format!("{error:?}")))?;
+    let found = found
+        .map_err(|error| Failure::new(format!("looking up {service}"), "success", format!("{error:?}")))?;
     let mut message = Message::with(text::TEXT_CALL, text::encode(question).words());
     let region = match program {
         Some(program) => Some(works("sealing", filled(program)?.seal())?),
@@ -76,7 +82,10 @@ fn ask(service: &str, question: &str, program: Option<&[u8]>) -> Result<String, 
     if let Some(region) = &region {
         message = message.cap(region.slot());
     }
-    let answer = works("calling the service", ipc::call(found.endpoint.slot(), &message, 0, clock::after(20 * SECOND)))?;
+    let answer = works(
+        "calling the service",
+        ipc::call(found.endpoint.slot(), &message, 0, clock::after(20 * SECOND)),
+    )?;
     let said = text::decode(answer.message.words()).unwrap_or("no text");
     match answer.message.label {
         text::OK => Ok(said.into()),
@@ -117,7 +126,10 @@ pub fn loaded_modules_are_enumerated(_: &Lab) -> Outcome {
     }
     let gone = modules.map(|module| module.loaded.process);
     let list = works("SystemProcess", processes(SYSTEM))?;
-    holds("both have ended", gone.iter().all(|id| list.iter().all(|record| record.id != *id || record.state > 2)))
+    holds(
+        "both have ended",
+        gone.iter().all(|id| list.iter().all(|record| record.id != *id || record.state > 2)),
+    )
 }
 
 fn state_of(process: u64) -> Result<Option<ModuleState>, Failure> {
@@ -125,7 +137,8 @@ fn state_of(process: u64) -> Result<Option<ModuleState>, Failure> {
     for _ in 0..100 {
         let request = Message::with(LIST, &[cursor]);
         let answer = works("List", ipc::call(MANAGER, &request, 0, clock::after(5 * SECOND)))?;
-        let Some(record) = ModuleRecord::from_words(answer.message.words()).filter(|_| answer.message.label == 0)
+        let Some(record) =
+            ModuleRecord::from_words(answer.message.words()).filter(|_| answer.message.label == 0)
         else {
             return Ok(None);
         };
@@ -168,7 +181,8 @@ pub fn a_load_without_a_pool_is_refused(_: &Lab) -> Outcome {
     let malformed = Message::with(LOAD, &[u64::MAX; 4]).cap(POOL);
     let answer = works("calling ModuleManager", ipc::call(MANAGER, &malformed, 1, clock::after(5 * SECOND)))?;
     equal("a malformed request", answer.message.label, LoadError::Malformed.number().into())?;
-    let unknown = works("calling ModuleManager", ipc::call(MANAGER, &Message::new(77), 1, clock::after(5 * SECOND)))?;
+    let unknown =
+        works("calling ModuleManager", ipc::call(MANAGER, &Message::new(77), 1, clock::after(5 * SECOND)))?;
     equal("an unknown request", unknown.message.label, LoadError::UnknownRequest.number().into())
 }
 
@@ -194,7 +208,8 @@ fn bad_packages(lab: &Lab, group: &str) -> Outcome {
     let mut seen = 0;
     let mut before = None;
     for line in lab.text(crate::BAD_PACKAGES)?.lines().filter(|line| line.split(' ').next() == Some(group)) {
-        let bad = BadPackage::parse(line).ok_or_else(|| Failure::new("the list of bad packages", "a line", line))?;
+        let bad = BadPackage::parse(line)
+            .ok_or_else(|| Failure::new("the list of bad packages", "a line", line))?;
         let load = Load { version: Some(bad.version), ..Load::newest(name(bad.hint)?) };
         match load_with(&load, true)? {
             Ok(_) => return Err(Failure::new(bad.what, "a refusal", "success")),

@@ -2,7 +2,8 @@
 //! operation that is added is tested.
 
 use crate::lab::{
-    EMPTY, ENDOW_ONLY, Failure, IRQ, JOB, KEYS, Lab, Outcome, POOL, PORTS, SYSTEM, TEST, copy, equal, refused, works,
+    EMPTY, ENDOW_ONLY, Failure, IRQ, JOB, KEYS, Lab, Outcome, POOL, PORTS, SYSTEM, TEST, copy, equal,
+    refused, works,
 };
 use alloc::format;
 use alloc::vec::Vec;

@@ -9,9 +9,9 @@ use sila_abi::{Error, Rights, Slot};
 use sila_rt::clock::{self, MILLISECOND};
 use sila_rt::hostile::syscall;
 use sila_rt::ipc::{self, Incoming, Message, Received};
+use sila_rt::op;
 use sila_rt::raw::Registers;
 use sila_rt::slots::{OwnedSlot, make};
-use sila_rt::op;
 
 fn endpoint() -> Result<OwnedSlot, Failure> {
     works("EndpointCreate", make(|dst| op::EndpointCreate(OWN_POOL, 0, 0, dst)))
@@ -95,7 +95,12 @@ pub fn a_reply_answers_once(lab: &Lab) -> Outcome {
     let mut registers = recv_into(endpoint.slot(), free.slot());
     equal("recv", registers.rax & 0xffff, 0)?;
     let tag = Tag::new(sila_abi::syscall::Call::Reply, 1, 0, 0);
-    let reply = Registers { rax: tag.0, rdi: free.slot().0.into(), words: [5, 0, 0, 0, 0, 0], ..Registers::default() };
+    let reply = Registers {
+        rax: tag.0,
+        rdi: free.slot().0.into(),
+        words: [5, 0, 0, 0, 0, 0],
+        ..Registers::default()
+    };
     registers = reply;
     syscall(&mut registers);
     equal("the first reply", registers.rax & 0xffff, 0)?;
@@ -199,7 +204,11 @@ pub fn a_labelled_endpoint_goes_to_its_own_service_only(lab: &Lab) -> Outcome {
     let label = label.map(|label| (label.publisher.as_str() == "sila", label.name.as_str() == "testrunner"));
     equal("publisher and name of the label", label, Some((true, true)))?;
     let plain = endpoint()?;
-    equal("the label of a plain one", works("EndpointLabel", sila_rt::system::endpoint_label(plain.slot()))?, None)?;
+    equal(
+        "the label of a plain one",
+        works("EndpointLabel", sila_rt::system::endpoint_label(plain.slot()))?,
+        None,
+    )?;
     let flags = make(|dst| op::EndpointCreate(OWN_POOL, 4, 0, dst));
     refused("an unknown flag", flags, Error::InvalidArgument)?;
     let ceiling = make(|dst| op::EndpointCreate(OWN_POOL, 0, 121, dst));
@@ -248,7 +257,8 @@ pub fn malformed_system_calls_are_refused(lab: &Lab) -> Outcome {
         let child = lab.child()?;
         child.exits(Act::RawCall, &[number], &[], Error::InvalidOperation as u64)?;
     }
-    let mut registers = Registers { rax: 7 | 0xffff << 32, rdi: OWN_PROCESS.0.into(), ..Registers::default() };
+    let mut registers =
+        Registers { rax: 7 | 0xffff << 32, rdi: OWN_PROCESS.0.into(), ..Registers::default() };
     syscall(&mut registers);
     equal("an unknown operation", registers.rax & 0xffff, Error::InvalidOperation as u64)?;
     for slot in [1024u64, 65535, 65536, u64::MAX] {

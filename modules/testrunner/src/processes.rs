@@ -1,6 +1,8 @@
 //! How processes and threads begin and end, and what they give back.
 
-use crate::lab::{Failure, JOB, Lab, Outcome, POOL, PROBE_PRIORITY, SYSTEM, create, equal, holds, refused, works};
+use crate::lab::{
+    Failure, JOB, Lab, Outcome, POOL, PROBE_PRIORITY, SYSTEM, create, equal, holds, refused, works,
+};
 use alloc::format;
 use probe::{Act, REQUEST_COMMAND, SURVIVED};
 use sila_abi::Error;
@@ -93,8 +95,11 @@ pub fn priorities_above_the_ceiling_are_refused(lab: &Lab) -> Outcome {
 
 pub fn enumeration_shows_the_live_processes(lab: &Lab) -> Outcome {
     let list = works("SystemProcess", processes(SYSTEM))?;
-    let named = |wanted: &str| list.iter().find(|record| name_of(&record.name) == wanted).map(|record| record.state);
-    for agent in ["supervisor", "module-manager", "deep-compression", "service-registry", "console", "testrunner"] {
+    let named =
+        |wanted: &str| list.iter().find(|record| name_of(&record.name) == wanted).map(|record| record.state);
+    for agent in
+        ["supervisor", "module-manager", "deep-compression", "service-registry", "console", "testrunner"]
+    {
         equal(&format!("the state of {agent}"), named(agent), Some(2))?;
     }
     let newest = list.iter().map(|record| record.id).max().unwrap_or(0);

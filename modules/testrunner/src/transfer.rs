@@ -26,7 +26,9 @@ pub fn capabilities_travel_with_a_message(lab: &Lab) -> Outcome {
     let child = lab.child()?;
     child.start(Act::Call, &[1, 9, 0], &[endpoint.slot(), gifts[0].slot(), minted.slot()])?;
     let received = works("recv", ipc::recv(endpoint.slot(), 4, clock::after(3 * clock::SECOND)))?;
-    let Received::Message(mut call) = received else { return Err(Failure::new("recv", "a message", "flags")) };
+    let Received::Message(mut call) = received else {
+        return Err(Failure::new("recv", "a message", "flags"));
+    };
     equal("capabilities received", call.caps.len(), 2)?;
     let (first, second) = (call.caps.take(0), call.caps.take(1));
     let status = |slot: &Option<OwnedSlot>| {
