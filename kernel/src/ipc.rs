@@ -316,7 +316,9 @@ impl Kernel {
     }
 
     fn check_sendable(&self, cap: &Cap) -> Result<(), Error> {
-        if !cap.rights.usable() {
+        // An endow-only capability with the copy right travels, and stays endow-only: so a requester gives a
+        // loader what the loader is to pass on and not to use.
+        if !cap.rights.usable() && !cap.rights.contains(Rights::COPY) {
             return Err(Error::EndowOnly);
         }
         if cap.object.kind == ObjectType::Reply || cap.rights.contains(Rights::COPY) {

@@ -394,3 +394,23 @@ fn the_map_s_own_check_tells_items_from_inventions() {
     assert!(!is_documented("sila_abi/src/manifest.rs::Manifold"));
     assert!(!is_documented("sila_abi/src/nowhere.rs::Manifest"));
 }
+
+/// The requests of a description, one line each: slot, object and rights.
+fn requests(toml: &str) -> Vec<String> {
+    let value = |block: &str, key: &str| {
+        let line = block.lines().map(str::trim).find(|line| line.starts_with(key));
+        line.and_then(|line| line.split_once('=')).map(|(_, v)| v.trim().to_string()).unwrap_or_default()
+    };
+    let blocks = toml.split("[[request]]").skip(1);
+    let own = blocks.filter(|block| block.contains("own ="));
+    own.map(|block| format!("{} {} {}", value(block, "slot"), value(block, "own"), value(block, "rights")))
+        .collect()
+}
+
+#[test]
+fn the_chapter_on_writing_a_module_asks_for_what_counter_asks_for() {
+    let chapter = source("docs/writing-a-module.md");
+    let counter = requests(&source("modules/counter/sila.toml"));
+    assert_eq!(counter.len(), 3);
+    assert_eq!(requests(&chapter)[..3], counter[..]);
+}

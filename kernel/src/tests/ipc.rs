@@ -254,3 +254,26 @@ fn a_sent_message_comes_without_a_reply() {
     assert_eq!((o.label(), o.has_reply()), (4, false));
     assert!(w.k.find(server.process, Slot(REPLY)).is_err());
 }
+
+#[test]
+fn an_endow_only_capability_travels_only_with_the_copy_right_and_stays_so() {
+    let mut w = World::new();
+    let (server, client) = pair(&mut w);
+    let give = Rights::CREATE | Rights::ENDOW;
+    w.invoke(client, POOL, Op::CapCopy, &[40, (give | Rights::COPY).bits().into()]).unwrap();
+    w.invoke(client, POOL, Op::CapCopy, &[41, give.bits().into()]).unwrap();
+    let receive = Receive { reply: Slot(REPLY), base: Slot(30), count: 1 };
+    w.message(server, Call::Recv, EP, Say { receive, deadline: FOREVER, ..Default::default() });
+    let mut say = Say {
+        caps: [Slot(41), Slot(0), Slot(0), Slot(0)],
+        cap_count: 1,
+        deadline: FOREVER,
+        ..Default::default()
+    };
+    assert_eq!(w.message(client, Call::Call, EP, say).status(), Err(Error::EndowOnly));
+    say.caps[0] = Slot(40);
+    w.message(client, Call::Call, EP, say);
+    assert_eq!(w.outcome(server).caps(), 1);
+    assert_eq!(w.invoke(server, Slot(30), Op::RegionCreate, &[1, 31]), Err(Error::EndowOnly));
+    assert_eq!(w.invoke(server, Slot(30), Op::CapCopy, &[31, 0]), Err(Error::EndowOnly));
+}
