@@ -1,9 +1,11 @@
 //! The command line of `sila`.
+use crate::missing::Usage;
 use crate::pkg::args::{InspectArgs, KeygenArgs, PackArgs, VerifyArgs};
 use crate::qemu::Board;
 use crate::{image, script};
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Builds, signs, runs and flashes SILA. Without a command it builds the system and runs it here.
@@ -18,8 +20,9 @@ pub struct Cli {
     pub run: RunArgs,
 }
 
-const STATUSES: &str = "Status: 0 all is well; 1 a command or test in the guest failed; 2 the guest panicked, hung or \
-did not report; 3 something is missing here (the command that installs it is printed); 64 wrong usage.";
+const STATUSES: &str = "Status: 0 all is well; 1 a command or test in the guest failed, or a build or another command of this tool; 2 the guest panicked, hung or \
+did not report; 3 something is missing here (the command that installs it is printed); 64 wrong usage, \
+or a file that cannot be read.";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -88,7 +91,7 @@ pub struct RunArgs {
     #[arg(long, default_value = "max")]
     pub cpu: String,
     /// Memory, for example 512M or 4G
-    #[arg(long, default_value = "512M")]
+    #[arg(long, default_value = "512M", value_parser = memory)]
     pub memory: String,
     /// Number of CPUs
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=255))]
@@ -123,6 +126,36 @@ pub struct RunArgs {
     /// One more argument for QEMU (may be repeated)
     #[arg(long = "qemu", value_name = "ARG", allow_hyphen_values = true, hide_short_help = true)]
     pub extra: Vec<String>,
+}
+
+/// Refuses a file that cannot be read or is empty, before a long build.
+pub fn readable(path: &Path) -> anyhow::Result<()> {
+    let wrong = || Usage(format!("cannot read {}", path.display()));
+    let data = std::fs::File::open(path).and_then(|file| file.metadata()).with_context(wrong)?;
+    if data.is_dir() {
+        anyhow::bail!(Usage(format!("{} is a folder", path.display())));
+    }
+    if data.is_file() && data.len() == 0 {
+        anyhow::bail!(Usage(format!("{} is empty", path.display())));
+    }
+    Ok(())
+}
+
+impl SystemArgs {
+    /// Refuses input files that cannot be read.
+    pub fn check_files(&self) -> anyhow::Result<()> {
+        let others = [&self.bundle, &self.kernel].into_iter().flatten();
+        self.packages.iter().chain(others).try_for_each(|path| readable(path))
+    }
+}
+
+/// A size as QEMU reads it: a whole number, perhaps with a unit.
+fn memory(text: &str) -> Result<String, String> {
+    let digits = text.strip_suffix(|c: char| "bkmgtBKMGT".contains(c)).unwrap_or(text);
+    match digits.parse::<u32>() {
+        Ok(n) if n > 0 && !digits.starts_with('+') => Ok(text.to_string()),
+        _ => Err("not a size such as 512M or 4G".into()),
+    }
 }
 
 impl RunArgs {
@@ -265,6 +298,9 @@ mod tests {
             &["--image", "x", "--add-package", "y"],
             &["--screenshot", "x.png"],
             &["--smp", "0"],
+            &["--memory", "xx"],
+            &["--memory", "0M"],
+            &["run", "--memory", "M"],
         ] {
             assert!(Cli::try_parse_from([&["sila"], bad].concat()).is_err(), "{bad:?}");
         }

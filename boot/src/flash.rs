@@ -1,11 +1,14 @@
 //! The command `flash`: writes an image to a removable disk, and reads it back.
 use crate::cli::FlashArgs;
-use crate::image;
+use crate::missing::{Missing, Usage};
+use crate::{image, toolchain};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// What keys the modules of an image are signed with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,17 +120,20 @@ impl Machine {
     /// Names of the block devices that a disk is made of or that are made of it: partitions, and what holds them.
     fn family(&self, name: &str) -> BTreeSet<String> {
         let mut family = BTreeSet::from([name.to_string()]);
-        let folder = self.blocks.join(name);
-        let mut folders = vec![folder.join("holders")];
-        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
-            if entry.path().join("partition").exists() {
-                family.insert(entry.file_name().to_string_lossy().into_owned());
-                folders.push(entry.path().join("holders"));
+        let mut folders = vec![self.blocks.join(name)];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+                let part = entry.file_name().to_string_lossy().into_owned();
+                if entry.path().join("partition").exists() && family.insert(part) {
+                    folders.push(entry.path());
+                }
             }
-        }
-        for holders in folders {
-            for entry in std::fs::read_dir(holders).into_iter().flatten().flatten() {
-                family.insert(entry.file_name().to_string_lossy().into_owned());
+            for entry in std::fs::read_dir(folder.join("holders")).into_iter().flatten().flatten() {
+                let holder = entry.file_name().to_string_lossy().into_owned();
+                let place = self.blocks.join(&holder);
+                if family.insert(holder) {
+                    folders.push(place);
+                }
             }
         }
         family
@@ -202,16 +208,94 @@ pub fn check(
     Ok(())
 }
 
+/// What an image is written to.
+pub trait Target: Read + Write + Seek {
+    /// Sees to it that reads from now on say what the medium holds, not what a cache remembers.
+    fn settle(&mut self) -> Result<()>;
+}
+
+/// `O_EXCL`: Linux refuses it for a block device that is mounted or otherwise held.
+const EXCLUSIVE: i32 = 0o200;
+
+/// A disk's device file. It stays open exclusively until the comparison is over.
+#[derive(Debug)]
+pub struct Device {
+    path: PathBuf,
+    writer: File,
+    reader: Option<File>,
+    /// Drops the page cache; `None` for a plain file.
+    flusher: Option<PathBuf>,
+}
+
+impl Device {
+    /// Opens a disk, or a plain file in its place.
+    pub fn open(path: &Path) -> Result<Self> {
+        let is_block = std::fs::metadata(path).is_ok_and(|data| data.file_type().is_block_device());
+        let flusher = if is_block {
+            let found = toolchain::on_path("blockdev")
+                .or_else(|| Some(PathBuf::from("/usr/sbin/blockdev")).filter(|path| path.is_file()));
+            Some(found.ok_or_else(|| Missing::new("blockdev", "apt-get install util-linux"))?)
+        } else {
+            None
+        };
+        let writer = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(if is_block { EXCLUSIVE } else { 0 })
+            .open(path)
+            .with_context(|| format!("cannot write {} (are you root? is it in use?)", path.display()))?;
+        Ok(Self { path: path.to_path_buf(), writer, reader: None, flusher })
+    }
+}
+
+impl Read for Device {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        self.reader.as_mut().unwrap_or(&mut self.writer).read(buf)
+    }
+}
+
+impl Write for Device {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        self.writer.write(buf)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+impl Seek for Device {
+    fn seek(&mut self, pos: SeekFrom) -> std::io::Result<u64> {
+        self.reader.as_mut().unwrap_or(&mut self.writer).seek(pos)
+    }
+}
+
+impl Target for Device {
+    fn settle(&mut self) -> Result<()> {
+        self.writer.sync_all().context("writing to the disk failed")?;
+        if let Some(flusher) = &self.flusher {
+            let status = Command::new(flusher).arg("--flushbufs").arg(&self.path).status();
+            if !status.with_context(|| format!("cannot run {}", flusher.display()))?.success() {
+                bail!(
+                    "the cache of {} cannot be dropped: what was written is not checked",
+                    self.path.display()
+                );
+            }
+        }
+        // A second handle, because closing the first would let others mount the disk before it is compared.
+        self.reader = Some(File::open(&self.path).context("reading the disk back failed")?);
+        Ok(())
+    }
+}
+
 /// Writes an image to a device and compares what the device then holds.
-pub fn write_and_compare(
-    image: &mut (impl Read + Seek),
-    device: &mut (impl Read + Write + Seek),
-) -> Result<u64> {
+pub fn write_and_compare(image: &mut (impl Read + Seek), device: &mut impl Target) -> Result<u64> {
     const CHUNK: usize = 1 << 20;
     image.seek(SeekFrom::Start(0))?;
     device.seek(SeekFrom::Start(0))?;
     let written = std::io::copy(image, device).context("writing to the disk failed")?;
     device.flush().context("writing to the disk failed")?;
+    device.settle()?;
     image.seek(SeekFrom::Start(0))?;
     device.seek(SeekFrom::Start(0))?;
     let (mut wanted, mut found) = (vec![0; CHUNK], vec![0; CHUNK]);
@@ -271,12 +355,13 @@ pub fn run(args: &FlashArgs, machine: &Machine, purpose_of: &dyn Fn(&[u8]) -> Re
         return Ok(());
     };
     let mut image = File::open(&args.image)
-        .with_context(|| format!("cannot read {}; `sila image` writes one", args.image.display()))?;
+        .with_context(|| Usage(format!("cannot read {}; `sila image` writes one", args.image.display())))?;
     let size = image.metadata()?.len();
     let bundle = image::read_file(&mut image, "ramdisk")
         .with_context(|| format!("{} is not an image of SILA", args.image.display()))?;
     let purpose = purpose_of(&bundle)?;
-    let real = std::fs::canonicalize(target).with_context(|| format!("no disk {}", target.display()))?;
+    let real =
+        std::fs::canonicalize(target).with_context(|| Usage(format!("no disk {}", target.display())))?;
     let disk = disks.iter().find(|disk| disk.device == real);
     if let Err(refusal) = check(disk, size, purpose, args.allow_test_keys) {
         bail!("{} is not written to: {refusal}", target.display());
@@ -285,13 +370,7 @@ pub fn run(args: &FlashArgs, machine: &Machine, purpose_of: &dyn Fn(&[u8]) -> Re
     if !args.yes && !confirmed(disk, &mut std::io::stdin().lock())? {
         bail!("nothing was written");
     }
-    let mut device = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(&real)
-        .with_context(|| format!("cannot write {} (are you root?)", real.display()))?;
-    let written = write_and_compare(&mut image, &mut device)?;
-    device.sync_all().context("writing to the disk failed")?;
+    let written = write_and_compare(&mut image, &mut Device::open(&real)?)?;
     println!("{written} bytes written to {} and read back", real.display());
     Ok(())
 }

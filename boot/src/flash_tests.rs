@@ -59,14 +59,27 @@ fn an_image_is_written_and_read_back() {
     assert_eq!(device.get_ref()[3_000_000], 0xee);
 }
 
-/// A disk with one bad byte.
-struct BadDisk(Cursor<Vec<u8>>);
+impl Target for Cursor<Vec<u8>> {
+    fn settle(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
+/// A disk with one bad byte, which shows only once the caches are dropped.
+struct BadDisk(Cursor<Vec<u8>>, bool);
+
+impl Target for BadDisk {
+    fn settle(&mut self) -> anyhow::Result<()> {
+        self.1 = true;
+        Ok(())
+    }
+}
 
 impl Read for BadDisk {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let at = self.0.position();
         let n = self.0.read(buf)?;
-        if (at..at + n as u64).contains(&70_000) {
+        if self.1 && (at..at + n as u64).contains(&70_000) {
             buf[70_000 - at as usize] ^= 1;
         }
         Ok(n)
@@ -90,7 +103,7 @@ impl Seek for BadDisk {
 
 #[test]
 fn a_bad_disk_is_noticed_at_the_byte() {
-    let mut device = BadDisk(Cursor::new(vec![0; 200_000]));
+    let mut device = BadDisk(Cursor::new(vec![0; 200_000]), false);
     let error = write_and_compare(&mut Cursor::new(vec![9; 100_000]), &mut device).unwrap_err();
     assert!(error.to_string().contains("at byte 70000"), "{error}");
 }
@@ -151,4 +164,17 @@ fn flash_refuses_a_stick_with_a_mounted_partition() {
     assert_eq!(machine.disks()[0].mounts.first().map(String::as_str), Some("/media/stick"));
     let error = flash(&dir, &machine, true).unwrap_err();
     assert!(error.to_string().contains("mounted on /media/stick"), "{error}");
+}
+
+#[test]
+fn a_mount_behind_two_mappings_is_found() {
+    let dir = Scratch::new().unwrap();
+    let machine = stage(&dir, "DEV/dm-1 /media/secret ext4 rw 0 0\n");
+    assert!(machine.disks()[0].mounts.is_empty());
+    for folder in ["sdz/sdz1/holders/dm-0", "dm-0/holders/dm-1", "dm-1/holders/dm-0"] {
+        std::fs::create_dir_all(dir.join("block").join(folder)).unwrap();
+    }
+    std::fs::write(dir.join("dev/dm-1"), "").unwrap();
+    let stick = machine.disks().into_iter().find(|disk| disk.device.ends_with("sdz")).unwrap();
+    assert_eq!(stick.mounts.first().map(String::as_str), Some("/media/secret"));
 }

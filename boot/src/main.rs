@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 
 use boot::cli::{Cli, Command};
-use boot::missing::Missing;
 use clap::Parser;
 use std::process::ExitCode;
 
@@ -11,6 +10,7 @@ fn act(cli: Cli) -> anyhow::Result<u8> {
         None => Ok(boot::run::run(&cli.run)?.status()),
         Some(Command::Run(args)) => Ok(boot::run::run(&args)?.status()),
         Some(Command::Image(args)) => {
+            args.system.check_files()?;
             let made = boot::system::make_image(&args.system, &args.out)?;
             println!("wrote {}", made.path.display());
             Ok(0)
@@ -48,19 +48,11 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 64 } else { 0 });
         }
     };
-    let is_run = matches!(cli.command, None | Some(Command::Run(_)));
     match act(cli) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             eprintln!("sila: {error:#}");
-            // Without a report from the guest a run cannot have gone well or badly.
-            ExitCode::from(if error.is::<Missing>() {
-                3
-            } else if is_run {
-                2
-            } else {
-                1
-            })
+            ExitCode::from(boot::missing::status(&error))
         }
     }
 }

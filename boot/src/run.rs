@@ -1,5 +1,5 @@
 //! The command `run`.
-use crate::cli::RunArgs;
+use crate::cli::{RunArgs, readable};
 use crate::guest::{Options, RunOutcome, boot};
 use crate::outcome::Outcome;
 use crate::paths::Scratch;
@@ -9,6 +9,10 @@ use std::io::{IsTerminal, Read};
 
 /// Builds and runs; the answer is how the guest ended.
 pub fn run(args: &RunArgs) -> Result<Outcome> {
+    args.system.check_files()?;
+    if let Some(image) = &args.image {
+        readable(image)?;
+    }
     crate::qemu::find()?;
     crate::qemu::firmware()?;
     let scratch = Scratch::new()?;

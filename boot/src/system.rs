@@ -3,6 +3,7 @@ use crate::bare::{self, Built};
 use crate::cli::SystemArgs;
 use crate::flash;
 use crate::image::{self, Contents};
+use crate::missing::Usage;
 use crate::paths::{self, Scratch};
 use crate::pkg::bundle::{self, BundleDescription, BundleInput};
 use crate::pkg::keys::{KeySet, test_keys};
@@ -46,7 +47,7 @@ impl BundleOptions {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+    std::fs::read(path).with_context(|| Usage(format!("cannot read {}", path.display())))
 }
 
 /// Builds what `args` asks for and writes it as a disk image to `out`.

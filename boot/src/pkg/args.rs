@@ -3,6 +3,7 @@
 use super::description::ModuleDescription;
 use super::keys::{KeySet, KeygenOptions, keygen, name, test_keys};
 use super::{inspect, pack, read, verify};
+use crate::missing::Usage;
 use crate::paths;
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -35,11 +36,15 @@ impl KeygenArgs {
     /// Makes the keys.
     pub fn run(&self) -> Result<()> {
         if self.threshold > self.roots {
-            bail!("a threshold of {} needs at least as many root keys, not {}", self.threshold, self.roots);
+            bail!(Usage(format!(
+                "a threshold of {} needs at least as many root keys, not {}",
+                self.threshold, self.roots
+            )));
         }
-        let prefixes = self.prefixes.iter().map(|p| name(p)).collect::<Result<Vec<_>>>()?;
+        let given = |text: &str| name(text).map_err(|e| Usage(format!("{e:#}")));
+        let prefixes = self.prefixes.iter().map(|p| given(p)).collect::<Result<Vec<_>, _>>()?;
         let purpose = if self.purpose == "test" { Purpose::Test } else { Purpose::Release };
-        let publisher = name(&self.publisher)?;
+        let publisher = given(&self.publisher)?;
         let (roots, threshold) = (self.roots, self.threshold);
         keygen(&self.dir, &KeygenOptions { publisher, purpose, roots, threshold, prefixes })?;
         println!(

@@ -4,6 +4,7 @@
 use super::description::{ModuleDescription, rights};
 use super::keys::{KeySet, list, name};
 use super::{pack, read, read_text, sif_build};
+use crate::missing::Usage;
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 use sila_abi::boot::{
@@ -499,14 +500,23 @@ fn built_package(input: &BundleInput<'_>, entry: &PackageEntry) -> Result<Conten
 pub fn added_package(path: &Path) -> Result<Content> {
     let data = read(path)?;
     if data.is_empty() {
-        bail!("{} is empty", path.display());
+        bail!(Usage(format!("{} is empty", path.display())));
     }
-    let parsed = Package::parse(&data).ok().and_then(|package| Manifest::decode(package.manifest).ok());
-    let (hint, version) = match parsed {
-        Some(manifest) => (manifest.name, manifest.version),
-        None => (stem_name(path)?, Version::MIN),
+    let (hint, version) = match manifest_of(&data) {
+        Ok(manifest) => (manifest.name, manifest.version),
+        Err(reason) => {
+            let stem = stem_name(path)?;
+            eprintln!("sila: {}: {reason:#}; it is in the bundle as `{stem}`", path.display());
+            (stem, Version::MIN)
+        }
     };
     Ok(Content::new(EntryKind::Package, hint, version, data))
+}
+
+/// A package's manifest, or why there is none to be read.
+pub(crate) fn manifest_of(data: &[u8]) -> Result<Manifest> {
+    let package = Package::parse(data).map_err(|e| anyhow!("not a package ({e})"))?;
+    Manifest::decode(package.manifest).map_err(|e| anyhow!("its manifest cannot be read ({e})"))
 }
 
 /// The file's stem with every byte that no name may have turned into `-`.

@@ -16,17 +16,18 @@ pub mod verify;
 #[cfg(test)]
 mod tests;
 
+use crate::missing::Usage;
 use anyhow::{Context, Result};
 use std::path::Path;
 
 /// Reads a whole file; the error names it.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+    std::fs::read(path).with_context(|| Usage(format!("cannot read {}", path.display())))
 }
 
 /// Reads a text file; the error names it.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+    std::fs::read_to_string(path).with_context(|| Usage(format!("cannot read {}", path.display())))
 }
 
 /// Lower-case hexadecimal.

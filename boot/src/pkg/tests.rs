@@ -1,6 +1,6 @@
 //! Tests of keys, packing, checking and bundles. Test systems are made once: keys cost time.
 
-use super::bundle::{BundleDescription, BundleInput, added_package, build, layout, purpose_of};
+use super::bundle::{BundleDescription, BundleInput, added_package, build, layout, manifest_of, purpose_of};
 use super::description::ModuleDescription;
 use super::keys::{KeySet, KeygenOptions, keygen, name, test_keys};
 use super::sif_build::{self, SegmentInput};
@@ -465,7 +465,12 @@ fn empty_added_package_is_refused() {
     let scratch = Scratch::new().unwrap();
     let file = scratch.join("empty.sila");
     std::fs::write(&file, b"").unwrap();
-    assert!(added_package(&file).unwrap_err().to_string().contains("is empty"));
+    let error = added_package(&file).unwrap_err();
+    assert!(error.to_string().contains("is empty"));
+    assert_eq!(crate::missing::status(&error), 64);
+    let error = added_package(&file.with_file_name("nonexistent")).unwrap_err();
+    assert_eq!(crate::missing::status(&error), 64);
+    assert!(manifest_of(b"text").unwrap_err().to_string().starts_with("not a package"));
 }
 
 #[test]
