@@ -147,6 +147,15 @@ mod tests {
     use sila_abi::package::PackageError;
 
     #[test]
+    fn rules_without_an_error_of_their_own_show_as_their_sentences() {
+        use ChainError::{AgentNotAllowed, BelowFloor, NoMemory, ResourceCeiling, VersionRevoked};
+        for rule in [VersionRevoked, BelowFloor, ResourceCeiling, AgentNotAllowed, NoMemory] {
+            let shown = failure(rule).to_string();
+            assert!(shown.ends_with(&format!(": {rule}")), "{shown}");
+        }
+    }
+
+    #[test]
     fn each_rule_of_the_chain_keeps_its_number() {
         let cases = [
             (ChainError::Package(PackageError::Truncated), LoadError::PackageMalformed),

@@ -9,7 +9,7 @@ use sila_abi::protocol::registry::{self as protocol, RegistryError};
 use sila_abi::protocol::wire::{NAME_WORDS, OK, name_at, name_words, put};
 use sila_abi::record::{NAME_MAX, Name};
 use sila_abi::syscall::FOREVER;
-use sila_abi::{Op, Rights, Slot};
+use sila_abi::{Error, Op, Rights, Slot};
 use sila_rt::CallError;
 use sila_rt::ipc::{Incoming, Message, Received, recv};
 use sila_rt::slots::{OwnedSlot, make};
@@ -68,6 +68,8 @@ fn main() -> u64 {
         match recv(ENDPOINT, 1, FOREVER) {
             Ok(Received::Message(incoming)) => server.answer(incoming),
             Ok(Received::Flags(_)) => {}
+            // A suspended thread that runs again, or a message whose capabilities found no room.
+            Err(error) if matches!(error.error, Error::Suspended | Error::TransferFailed) => {}
             Err(_) => return 2,
         }
     }
@@ -123,6 +125,7 @@ impl Server {
         }
         // Fails with WrongType, and so with NoEndpoint, if this is no endpoint.
         let label = label_of(cap.slot()).map_err(|_| RegistryError::NoEndpoint)?;
+        self.forget_dead(&name);
         match self.registry.handle(Event::Register { caller, name, label })? {
             Answer::Registered { place } => {
                 if let Some(kept) = self.endpoints.get_mut(place) {
@@ -131,6 +134,20 @@ impl Server {
                 Ok(Outgoing::words(&[]))
             }
             _ => Err(RegistryError::Malformed.into()),
+        }
+    }
+
+    /// Takes a service of this name out whose endpoint is gone: its process has ended, though ModuleManager has not
+    /// said so yet.
+    fn forget_dead(&mut self, name: &Name) {
+        let Ok(Answer::Found { place, .. }) = self.registry.handle(Event::Lookup { name: *name }) else {
+            return;
+        };
+        let Some(kept) = self.endpoints.get_mut(place) else { return };
+        let gone = |error: CallError| matches!(error.error, Error::ObjectGone | Error::NoCapability);
+        if kept.as_ref().is_none_or(|endpoint| label_of(endpoint.slot()).is_err_and(gone)) {
+            *kept = None;
+            self.registry.forget(place);
         }
     }
 

@@ -184,7 +184,7 @@ impl Registry {
         }
     }
 
-    /// Takes a registration back whose endpoint could not be kept.
+    /// Takes a registration back whose endpoint is gone.
     pub fn forget(&mut self, place: usize) {
         if let Some(entry) = self.places.get_mut(place) {
             *entry = None;

@@ -101,6 +101,17 @@ fn the_table_is_bounded_in_all_and_for_each_registrant() {
 }
 
 #[test]
+fn a_name_whose_endpoint_is_gone_is_free_again() {
+    let mut registry = Registry::new();
+    register(&mut registry, A, "pub", "a1").unwrap();
+    register(&mut registry, A, "pub", "a2").unwrap();
+    assert_eq!(register(&mut registry, B, "pub", "a1"), Err(RegistryError::NameTaken));
+    registry.forget(0);
+    assert_eq!(register(&mut registry, B, "pub", "a1"), Ok(Answer::Registered { place: 0 }));
+    assert_eq!(register(&mut registry, B, "pub", "a2"), Err(RegistryError::NameTaken));
+}
+
+#[test]
 fn the_list_gives_every_service_once() {
     let mut registry = Registry::new();
     for service in ["a", "b", "c"] {

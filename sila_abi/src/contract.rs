@@ -104,6 +104,18 @@ pub enum ContractError {
     UnknownFact,
 }
 
+impl ContractError {
+    /// Every rule, in order of number.
+    pub const ALL: &'static [Self] = &[
+        Self::ForwardReference,
+        Self::TypeMismatch,
+        Self::BadRoot,
+        Self::DuplicatePredicate,
+        Self::BadFailureCode,
+        Self::UnknownFact,
+    ];
+}
+
 impl core::fmt::Display for ContractError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {

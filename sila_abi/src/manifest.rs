@@ -313,6 +313,38 @@ impl From<DecodeError> for ManifestError {
     }
 }
 
+impl ManifestError {
+    /// Every rule but the contract's, in order of number.
+    pub const ALL: &'static [Self] = &[
+        Self::TooLong,
+        Self::Malformed,
+        Self::BadName,
+        Self::TooMany,
+        Self::NotCanonical,
+        Self::NoMemory,
+        Self::BadFormat,
+        Self::UnknownFlags,
+        Self::ImageLength,
+        Self::PayloadLength,
+        Self::CodecMismatch,
+        Self::BadEntry,
+        Self::BadStack,
+        Self::BadSlot,
+        Self::DuplicateSlot,
+        Self::BadObjectType,
+        Self::NoRights,
+        Self::UnknownRights,
+        Self::GrantTypeConflict,
+        Self::EmptyVersionRange,
+        Self::DuplicateDependency,
+        Self::SelfDependency,
+        Self::BadDeadline,
+        Self::BadThreads,
+        Self::ServiceNotAllowed,
+        Self::RequestsNotAllowed,
+    ];
+}
+
 impl core::fmt::Display for ManifestError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {

@@ -101,6 +101,22 @@ pub enum PackageError {
     TrailingBytes,
 }
 
+impl PackageError {
+    /// Every rule, in order of number.
+    pub const ALL: &'static [Self] = &[
+        Self::HeaderTruncated,
+        Self::BadMagic,
+        Self::BadFormat,
+        Self::ReservedNotZero,
+        Self::ManifestLength,
+        Self::PayloadLength,
+        Self::SignatureLength,
+        Self::TotalLength,
+        Self::Truncated,
+        Self::TrailingBytes,
+    ];
+}
+
 impl core::fmt::Display for PackageError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {

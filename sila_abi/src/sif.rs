@@ -225,6 +225,38 @@ pub enum SifError {
     EntryOutsideCode,
 }
 
+impl SifError {
+    /// Every rule, in order of number.
+    pub const ALL: &'static [Self] = &[
+        Self::HeaderLength,
+        Self::BadMagic,
+        Self::AbiVersion,
+        Self::ReservedNotZero,
+        Self::ImageLength,
+        Self::ImageNotPages,
+        Self::ImageTooLong,
+        Self::NoSegments,
+        Self::TooManySegments,
+        Self::UnusedNotZero,
+        Self::WritableAndExecutable,
+        Self::BadPermission,
+        Self::EmptySegment,
+        Self::VaddrUnaligned,
+        Self::FileUnaligned,
+        Self::OutsideWindow,
+        Self::FileExceedsMemory,
+        Self::BssNotWritable,
+        Self::FileOffWithoutFile,
+        Self::FileOutsideImage,
+        Self::Unsorted,
+        Self::VaddrOverlap,
+        Self::FileOverlap,
+        Self::FileGap,
+        Self::NoCode,
+        Self::EntryOutsideCode,
+    ];
+}
+
 impl core::fmt::Display for SifError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {

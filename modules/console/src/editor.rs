@@ -1,6 +1,7 @@
 //! The line editor: bytes from a terminal in, bytes to show and finished lines out. Pure.
 
 use alloc::collections::VecDeque;
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -41,6 +42,9 @@ enum Key {
     Clear,
 }
 
+/// What stands for a byte that is not ASCII: visible, so that no other command runs than was typed.
+const FOREIGN: Key = Key::Text(b'?');
+
 /// An editor with its history.
 #[derive(Debug)]
 pub struct Editor {
@@ -53,6 +57,8 @@ pub struct Editor {
     draft: Vec<u8>,
     escape: Escape,
     after_return: bool,
+    /// Whether a character of this line found no room.
+    too_long: bool,
 }
 
 impl Default for Editor {
@@ -72,6 +78,7 @@ impl Editor {
             draft: Vec::new(),
             escape: Escape::None,
             after_return: false,
+            too_long: false,
         }
     }
 
@@ -82,8 +89,9 @@ impl Editor {
         left(self.line.len() - self.cursor, out);
     }
 
-    /// Takes a byte from the terminal, appends what the terminal is to show, and gives the line when it ends.
-    pub fn feed(&mut self, byte: u8, out: &mut Vec<u8>) -> Option<String> {
+    /// Takes a byte from the terminal, appends what the terminal is to show, and gives the line when it ends; a line
+    /// longer than [`MAX_LINE`] ends as the sentence that refuses it, for what was kept of it is not what was typed.
+    pub fn feed(&mut self, byte: u8, out: &mut Vec<u8>) -> Option<Result<String, String>> {
         let key = self.key(byte)?;
         match key {
             Key::Text(byte) => self.insert(byte, out),
@@ -135,6 +143,7 @@ impl Editor {
                 None
             }
             b' '..=b'~' => Some(Key::Text(byte)),
+            0x80.. => Some(FOREIGN),
             _ => None,
         }
     }
@@ -143,6 +152,7 @@ impl Editor {
     fn escaped(&mut self, byte: u8) -> Option<Option<Key>> {
         let (next, key) = match (self.escape, byte) {
             (Escape::None, _) => return None,
+            (_, 0x80..) => (Escape::None, Some(FOREIGN)),
             (Escape::Begun, b'[') => (Escape::Bracket(0), None),
             (Escape::Begun, b'O') => (Escape::Single, None),
             (Escape::Bracket(number), digit @ b'0'..=b'9') => {
@@ -160,6 +170,7 @@ impl Editor {
     fn insert(&mut self, byte: u8, out: &mut Vec<u8>) {
         if self.line.len() >= MAX_LINE {
             out.push(0x07);
+            self.too_long = true;
             return;
         }
         self.line.insert(self.cursor, byte);
@@ -168,10 +179,14 @@ impl Editor {
         left(self.line.len() - self.cursor, out);
     }
 
-    fn finish(&mut self, out: &mut Vec<u8>) -> String {
+    fn finish(&mut self, out: &mut Vec<u8>) -> Result<String, String> {
         out.extend_from_slice(b"\r\n");
         let line = String::from_utf8(core::mem::take(&mut self.line)).unwrap_or_default();
+        let too_long = self.too_long;
         self.reset();
+        if too_long {
+            return Err(format!("the line is longer than {MAX_LINE} characters; nothing was done"));
+        }
         let text = line.trim();
         if !text.is_empty() && self.history.back().is_none_or(|last| last != text) {
             if self.history.len() == MAX_HISTORY {
@@ -179,7 +194,7 @@ impl Editor {
             }
             self.history.push_back(text.into());
         }
-        line
+        Ok(line)
     }
 
     fn cancel(&mut self, out: &mut Vec<u8>) {
@@ -193,6 +208,7 @@ impl Editor {
         self.cursor = 0;
         self.back = 0;
         self.draft.clear();
+        self.too_long = false;
     }
 
     fn go(&mut self, to: usize, out: &mut Vec<u8>) {
@@ -209,6 +225,8 @@ impl Editor {
         }
         self.go(from, out);
         self.line.drain(from..to);
+        // Nothing is left of the line that was too long.
+        self.too_long &= !self.line.is_empty() || self.back != 0;
         out.extend_from_slice(b"\x1b[K");
         out.extend(self.line.iter().skip(from));
         left(self.line.len() - from, out);
@@ -276,7 +294,7 @@ mod tests {
     fn typed(editor: &mut Editor, keys: &str) -> (Vec<String>, String) {
         let (mut out, mut lines) = (Vec::new(), Vec::new());
         for byte in keys.bytes() {
-            lines.extend(editor.feed(byte, &mut out));
+            lines.extend(editor.feed(byte, &mut out).map(Result::unwrap));
         }
         (lines, screen(&out))
     }
@@ -406,11 +424,22 @@ mod tests {
         assert_eq!(typed(&mut editor, &format!("{up}\r")).0, [format!("c{MAX_HISTORY}")]);
     }
 
+    /// Feeds keys; gives the outcome of the last.
+    fn outcome(editor: &mut Editor, keys: &str) -> Option<Result<String, String>> {
+        keys.bytes().map(|byte| editor.feed(byte, &mut Vec::new())).last().flatten()
+    }
+
     #[test]
-    fn lines_are_bounded() {
+    fn a_line_that_is_too_long_is_refused_and_not_cut() {
         let mut editor = Editor::new();
-        let (lines, _) = typed(&mut editor, &format!("{}\r", "x".repeat(3 * MAX_LINE)));
-        assert_eq!(lines[0].len(), MAX_LINE);
+        let longest = "x".repeat(MAX_LINE);
+        assert_eq!(outcome(&mut editor, &format!("{longest}\r")), Some(Ok(longest.clone())));
+        let refused = outcome(&mut editor, &format!("{longest}y\r"));
+        assert!(refused.unwrap().unwrap_err().contains(&format!("longer than {MAX_LINE} characters")));
+        assert_eq!(outcome(&mut editor, "ps\r"), Some(Ok("ps".into())));
+        assert!(outcome(&mut editor, &format!("{longest}y\x7f\r")).unwrap().is_err());
+        assert_eq!(outcome(&mut editor, &format!("{longest}y\x15ps\r")), Some(Ok("ps".into())));
+        assert_eq!(outcome(&mut editor, &format!("{longest}y\x03ps\r")), Some(Ok("ps".into())));
     }
 
     #[test]
@@ -420,14 +449,16 @@ mod tests {
     }
 
     #[test]
-    fn odd_bytes_and_unknown_sequences_do_nothing() {
+    fn control_bytes_and_unknown_sequences_do_nothing() {
         assert_eq!(line("p\0\x1bx\x1b[99~\x1b[5;2Zs"), "ps");
+    }
+
+    #[test]
+    fn bytes_that_are_not_ascii_show() {
         let mut editor = Editor::new();
-        let mut out = Vec::new();
-        for byte in [0x80, 0xff, 0xc3, 0xa9] {
-            assert_eq!(editor.feed(byte, &mut out), None);
-        }
-        assert!(out.is_empty());
+        assert_eq!(typed(&mut editor, "load coünter").1, "load co??nter");
+        assert_eq!(typed(&mut editor, "\r").0, ["load co??nter"]);
+        assert_eq!(typed(&mut editor, "\x1bü\x1b[ü\r").0, ["????"]);
     }
 
     #[test]

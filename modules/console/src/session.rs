@@ -94,7 +94,7 @@ impl Session {
         let line = self.editor.feed(byte, &mut out);
         self.uart.send(&out);
         if let Some(line) = line {
-            self.execute(&line);
+            self.execute(line);
             self.prompt();
         }
     }
@@ -109,8 +109,8 @@ impl Session {
         self.uart.send(&out);
     }
 
-    fn execute(&mut self, line: &str) {
-        match command::parse(line).and_then(|command| self.perform(command)) {
+    fn execute(&mut self, line: Result<String, String>) {
+        match line.and_then(|line| command::parse(&line)).and_then(|command| self.perform(command)) {
             Ok(text) => self.uart.send_text(&text),
             Err(sentence) => {
                 self.failed = true;

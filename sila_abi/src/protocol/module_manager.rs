@@ -4,11 +4,16 @@
 //! instances, which report to the same endpoint by [`super::lifecycle`].
 
 use super::deep_compression::DecompressionError;
+use super::registry::RegistryError;
 use super::wire::{
     self, DIGEST_WORDS, NAME_WORDS, digest_at, digest_words, name_at, name_words, service_errors,
 };
 use crate::Error;
+use crate::contract::ContractError;
+use crate::manifest::ManifestError;
+use crate::package::PackageError;
 use crate::record::{Digest, Name, Version};
+use crate::sif::SifError;
 
 /// `Load`: a [`Load`]; capabilities: 0 the Pool to charge (CREATE, COPY), 1 to 3 the sources of the grants named.
 /// Success: a [`Loaded`] and capability 0, the Process (READ).
@@ -385,21 +390,90 @@ impl From<LoadError> for Failure {
     }
 }
 
-/// The sentence, then the cause inside it if there is one.
+/// The sentence, then the cause inside it if there is one; a number only where no sentence is known.
 impl core::fmt::Display for Failure {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(self.error.sentence())?;
+        f.write_str(plain(self.error.sentence()))?;
+        let Self { detail, more, .. } = *self;
         if let Some(cause) = self.kernel_error() {
-            write!(f, ": {cause}")?;
-            if self.more != 0 || cause.sentence().contains("(word 0") {
-                write!(f, " [{}]", self.more)?;
-            }
-        } else if let Some(cause) = self.decompression_error() {
-            write!(f, ": {cause}")?;
-        } else if self.error.sentence().contains("(word 0") {
-            write!(f, " [{}, {}]", self.detail, self.more)?;
+            write!(f, ": {}", plain(cause.sentence()))?;
+            return match cause.sentence() {
+                text if text.contains("names the request") => write!(f, " (the request for slot {more})"),
+                text if more != 0 || text.contains("names the rule") => write_rule(f, more),
+                _ => Ok(()),
+            };
         }
-        Ok(())
+        if let Some(cause) = self.decompression_error() {
+            return write!(f, ": {}", plain(cause.sentence()));
+        }
+        match self.error {
+            LoadError::PackageMalformed | LoadError::ManifestMalformed | LoadError::PackageRejected => {
+                write_rule(f, detail)
+            }
+            LoadError::DependencyMissing | LoadError::DependencyVersion => {
+                write!(f, ": dependency {} of its manifest", detail.saturating_add(1))
+            }
+            LoadError::InitFailed => write_report(f, detail),
+            LoadError::InitDied => match detail {
+                1 => write!(f, ": it exited with code {more}"),
+                2 => f.write_str(": it was terminated"),
+                3 => write!(f, ": it had a fault (vector {more})"),
+                _ => write!(f, ": cause {detail}, code {more}"),
+            },
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A sentence without its remark on message words, which is for programs.
+fn plain(sentence: &str) -> &str {
+    sentence.split(" (word ").next().unwrap_or(sentence)
+}
+
+/// What rule of the chain of trust has this number.
+fn write_rule(f: &mut core::fmt::Formatter<'_>, number: u64) -> core::fmt::Result {
+    let index = |base: u64| number.checked_sub(base).and_then(|index| usize::try_from(index).ok());
+    let package = |base| index(base).and_then(|index| PackageError::ALL.get(index));
+    let sentence = match number {
+        13 => "this version of the module is revoked",
+        14 => "the security version lies below the floor",
+        15 => "the manifest's resources exceed the publisher's ceiling",
+        16 => "the publisher may not sign agents",
+        32 => "no memory for the decoded key",
+        255 => "a request exceeds the publisher's ceiling",
+        _ => {
+            if let Some(rule) = package(0x101).or_else(|| package(0x501)) {
+                return write!(f, ": {rule}");
+            }
+            if let Some(rule) = index(0x301).and_then(|index| SifError::ALL.get(index)) {
+                return write!(f, ": {rule}");
+            }
+            if let Some(rule) = index(0x280).and_then(|index| ContractError::ALL.get(index)) {
+                return write!(f, ": {rule}");
+            }
+            let manifest = |rule: &&ManifestError| 0x200 + u64::from(rule.number()) == number;
+            return match ManifestError::ALL.iter().find(manifest) {
+                Some(rule) => write!(f, ": {rule}"),
+                None => write!(f, ": number {number}"),
+            };
+        }
+    };
+    write!(f, ": {sentence}")
+}
+
+/// What a module means by the code that it reports: a kernel error below 1000, a registration's above.
+fn write_report(f: &mut core::fmt::Formatter<'_>, code: u64) -> core::fmt::Result {
+    let number = |base: u64| code.checked_sub(base).and_then(|number| u16::try_from(number).ok());
+    if let Some(error) = number(0).and_then(Error::from_number) {
+        return write!(f, ": {}", plain(error.sentence()));
+    }
+    if let Some(error) = number(1001).and_then(RegistryError::from_number) {
+        return write!(f, ": {}", plain(error.sentence()));
+    }
+    match code {
+        1000 => f.write_str(": the manifest declares no service"),
+        1001 => f.write_str(": ServiceRegistry gave an unknown answer"),
+        _ => write!(f, ": code {code}"),
     }
 }
 
@@ -481,5 +555,41 @@ mod tests {
         let corrupt = Failure::with(LoadError::DecompressionRefused, 14, 0);
         assert_eq!(corrupt.decompression_error(), Some(DecompressionError::Corrupt));
         assert_eq!(corrupt.kernel_error(), None);
+    }
+
+    #[test]
+    fn codes_show_as_sentences() {
+        let ends = |error, detail, more, end: &str| {
+            let shown = Failure::with(error, detail, more).to_string();
+            assert!(shown.ends_with(end), "{shown}");
+            assert!(!shown.contains("(word"), "{shown}");
+        };
+        ends(
+            LoadError::InitFailed,
+            1008,
+            0,
+            "initialisation failed: another process has registered a service of this name",
+        );
+        ends(LoadError::InitFailed, 9, 0, ": the Pool has too few frames left");
+        ends(LoadError::InitFailed, 5555, 0, ": code 5555");
+        ends(LoadError::InitDied, 3, 14, ": it had a fault (vector 14)");
+        ends(LoadError::DependencyMissing, 0, 0, ": dependency 1 of its manifest");
+        ends(LoadError::PackageRejected, 13, 0, ": this version of the module is revoked");
+        ends(LoadError::CreateRefused, 54, 9, "has no source (the request for slot 9)");
+        for (i, rule) in PackageError::ALL.iter().enumerate() {
+            assert_eq!(*rule as usize, i);
+            ends(LoadError::PackageMalformed, 0x101 + i as u64, 0, &rule.to_string());
+        }
+        for (i, rule) in SifError::ALL.iter().enumerate() {
+            assert_eq!(*rule as usize, i);
+            ends(LoadError::CreateRefused, 39, 0x301 + i as u64, &rule.to_string());
+        }
+        for rule in ManifestError::ALL {
+            ends(LoadError::ManifestMalformed, 0x200 + u64::from(rule.number()), 0, &rule.to_string());
+        }
+        for &rule in ContractError::ALL {
+            let number = ManifestError::Contract(rule).number();
+            ends(LoadError::ManifestMalformed, 0x200 + u64::from(number), 0, &rule.to_string());
+        }
     }
 }
