@@ -1,6 +1,6 @@
 //! Capabilities that travel with messages.
 
-use crate::lab::{ENDOW_ONLY, Failure, Lab, Outcome, accounts, copy, equal, refused, works};
+use crate::lab::{Failure, Lab, Outcome, accounts, copy, equal, refused, works};
 use probe::{Act, SURVIVED};
 use sila_abi::protocol::layout::OWN_POOL;
 use sila_abi::syscall::{Call, NO_WAIT, Receive, Tag, pack_caps};
@@ -132,14 +132,16 @@ pub fn occupied_slots_refuse_a_transfer(lab: &Lab) -> Outcome {
 pub fn endow_only_capabilities_do_not_travel(_: &Lab) -> Outcome {
     let endpoint = endpoint()?;
     let tag = Tag::new(Call::Send, 0, 1, 0);
-    let (sent, done) = (endpoint.slot(), notification()?);
+    // Without the copy right; with it, it would travel and stay endow-only.
+    let marked = works("an endow-only copy", copy(endpoint.slot(), Rights::SEND | Rights::ENDOW))?;
+    let (sent, done, offered) = (endpoint.slot(), notification()?, marked.slot());
     let signal = done.slot();
     let sender = sila_rt::thread::spawn(2, move || {
         let mut registers = Registers {
             rax: tag.0,
             rdi: sent.0.into(),
             r14: clock::after(clock::SECOND),
-            r15: pack_caps([ENDOW_ONLY, Slot::NONE, Slot::NONE, Slot::NONE]),
+            r15: pack_caps([offered, Slot::NONE, Slot::NONE, Slot::NONE]),
             ..Registers::default()
         };
         syscall(&mut registers);
