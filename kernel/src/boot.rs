@@ -261,7 +261,7 @@ impl Kernel {
 
     /// Counts a capability that the kernel itself holds.
     fn hold(&mut self, cap: &Cap) {
-        self.count_cap(ProcessId::from_parts(u32::MAX, 0), cap.object, 1);
+        self.count_cap(cap.object, 1);
     }
 }
 

@@ -5,7 +5,12 @@
 //! source. The forest is threaded: the first child's `prev` and the last child's `next` lead to the
 //! parent, so that insertion, removal (which hands the children to the parent) and moving take the same
 //! few steps however many relatives there are.
+//!
+//! Chunk 0 is nobody's: its first slot is the parent of all roots, and the others stay empty, so that a CSpace
+//! that has no chunk for a slot finds an empty one. The table's length is known when the kernel is compiled: a
+//! place is masked, not compared, and never out of bounds.
 
+use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 use sila_abi::{ObjectType, Rights};
@@ -42,16 +47,27 @@ pub struct Cap {
 pub struct CapId(u32);
 
 impl CapId {
+    /// A place where no capability can be.
+    pub const NOWHERE: CapId = CapId(ANCHOR);
+
     /// Slot number `offset` of a chunk.
+    #[inline(always)]
     pub const fn in_chunk(chunk: u16, offset: usize) -> Self {
-        CapId(1 + chunk as u32 * CHUNK as u32 + offset as u32)
+        CapId(chunk as u32 * CHUNK as u32 + (offset % CHUNK) as u32)
     }
 
     /// The chunk that the slot belongs to.
     pub const fn chunk(self) -> u16 {
-        (self.0.saturating_sub(1) / CHUNK as u32) as u16
+        (self.0 / CHUNK as u32) as u16
     }
 }
+
+/// A chunk number that means none.
+pub const NO_CHUNK: u16 = 0;
+/// Slots of all CSpaces together, and those of chunk 0.
+const SLOTS: usize = 1 << 16;
+/// The most chunks that CSpaces can have together.
+pub const MAX_CHUNKS_ALL: u16 = (SLOTS / CHUNK - 1) as u16;
 
 const NONE: u32 = u32::MAX;
 /// The parent of all roots; no slot.
@@ -72,21 +88,23 @@ const EMPTY: Entry = Entry { cap: None, prev: NONE, next: NONE, first: NONE, las
 
 /// All slots of all CSpaces.
 pub struct CapTable {
-    entries: Vec<Entry>,
+    entries: Box<[Entry; SLOTS]>,
     free_chunks: Vec<u16>,
     owners: Vec<Option<ProcessId>>,
     live: u32,
 }
 
 impl CapTable {
-    /// A table of `chunks` chunks, all free.
-    pub fn new(chunks: u16) -> Self {
-        CapTable {
-            entries: vec![EMPTY; 1 + chunks as usize * CHUNK],
-            free_chunks: (0..chunks).rev().collect(),
-            owners: vec![None; chunks as usize],
+    /// A table that lets `chunks` chunks be taken, all of them free; `None` without memory for it.
+    pub fn new(chunks: u16) -> Option<Self> {
+        let chunks = chunks.min(MAX_CHUNKS_ALL);
+        let entries = vec![EMPTY; SLOTS].into_boxed_slice().try_into().ok()?;
+        Some(CapTable {
+            entries,
+            free_chunks: (1..=chunks).rev().collect(),
+            owners: vec![None; 1 + chunks as usize],
             live: 0,
-        }
+        })
     }
 
     /// Bytes of table that one chunk takes.
@@ -131,19 +149,31 @@ impl CapTable {
         self.free_chunks.push(chunk);
     }
 
+    #[inline(always)]
     fn entry(&self, id: u32) -> &Entry {
-        self.entries.get(id as usize).unwrap_or(&EMPTY)
+        &self.entries[id as usize % SLOTS]
     }
 
+    #[inline(always)]
+    fn entry_mut(&mut self, id: u32) -> &mut Entry {
+        &mut self.entries[id as usize % SLOTS]
+    }
+
+    #[inline(always)]
     fn update(&mut self, id: u32, change: impl FnOnce(&mut Entry)) {
-        if let Some(e) = self.entries.get_mut(id as usize) {
-            change(e);
-        }
+        change(self.entry_mut(id));
     }
 
     /// The capability in a slot.
+    #[inline(always)]
     pub fn get(&self, id: CapId) -> Option<Cap> {
         self.entry(id.0).cap
+    }
+
+    /// As [`CapTable::get`], without copying it.
+    #[inline(always)]
+    pub fn peek(&self, id: CapId) -> Option<&Cap> {
+        self.entry(id.0).cap.as_ref()
     }
 
     /// Sets the badge in place (for a capability the kernel just made).
@@ -157,13 +187,14 @@ impl CapTable {
 
     /// The first child, for revocation.
     pub fn first_child(&self, id: CapId) -> Option<CapId> {
-        let first = self.entry(id.0).first;
-        (first != NONE).then_some(CapId(first))
+        let entry = self.entry(id.0);
+        (entry.cap.is_some() && entry.first != NONE).then_some(CapId(entry.first))
     }
 
-    /// True if the slot exists and is empty.
+    /// True if the slot is one of a CSpace and empty.
+    #[inline(always)]
     pub fn is_free(&self, at: CapId) -> bool {
-        self.entries.get(at.0 as usize).is_some_and(|e| e.cap.is_none())
+        at.0 >= CHUNK as u32 && self.entry(at.0).cap.is_none()
     }
 
     /// Puts a capability without parent into an empty slot; false (and no change) if it is occupied.
@@ -178,17 +209,31 @@ impl CapTable {
     }
 
     /// Puts a capability that takes no part in derivation (a Reply) into an empty slot.
+    #[inline(always)]
     pub fn insert_alone(&mut self, at: CapId, cap: Cap) -> bool {
-        match self.entries.get_mut(at.0 as usize) {
-            Some(e) if e.cap.is_none() => {
-                *e = Entry { cap: Some(cap), ..EMPTY };
-                self.live += 1;
-                true
-            }
-            _ => false,
+        if !self.is_free(at) {
+            return false;
         }
+        *self.entry_mut(at.0) = Entry { cap: Some(cap), ..EMPTY };
+        self.live += 1;
+        true
     }
 
+    /// As [`CapTable::insert_alone`], into a slot that is known to be empty.
+    #[inline(always)]
+    pub fn put_alone(&mut self, at: CapId, cap: Cap) {
+        *self.entry_mut(at.0) = Entry { cap: Some(cap), ..EMPTY };
+        self.live = self.live.wrapping_add(1);
+    }
+
+    /// Empties a slot that is known to hold a capability that takes no part in derivation.
+    #[inline(always)]
+    pub fn take_alone(&mut self, at: CapId) {
+        self.entry_mut(at.0).cap = None;
+        self.live = self.live.wrapping_sub(1);
+    }
+
+    #[inline(always)]
     fn link_below(&mut self, parent: u32, at: CapId, cap: Cap) -> bool {
         if !self.is_free(at) {
             return false;
@@ -210,6 +255,7 @@ impl CapTable {
     }
 
     /// Lets the neighbours (or the parent) of a place point at `first` and `last` instead.
+    #[inline(always)]
     fn relink(&mut self, prev: u32, next: u32, first: u32, last: u32) {
         if prev & UP != 0 {
             self.update(prev & !UP, |e| e.first = if first & UP != 0 { NONE } else { first });
@@ -224,6 +270,7 @@ impl CapTable {
     }
 
     /// Empties a slot. The capability's children become its parent's, in its place.
+    #[inline]
     pub fn remove(&mut self, id: CapId) -> Option<Cap> {
         let node = *self.entry(id.0);
         let cap = node.cap?;
@@ -236,7 +283,7 @@ impl CapTable {
             self.update(node.last, |e| e.next = node.next);
             self.relink(node.prev, node.next, node.first, node.last);
         }
-        self.update(id.0, |e| *e = EMPTY);
+        self.entry_mut(id.0).cap = None;
         self.live -= 1;
         Some(cap)
     }
@@ -335,8 +382,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn derivation_forest_agrees_with_a_parent_map(ops in proptest::collection::vec((0u8..5, 1u32..40, 1u32..40), 1..400)) {
-            let mut t = CapTable::new(1);
+        fn derivation_forest_agrees_with_a_parent_map(ops in proptest::collection::vec((0u8..5, 65u32..104, 65u32..104), 1..200)) {
+            let mut t = CapTable::new(1).unwrap();
             let mut m = Model::default();
             for (op, a, b) in ops {
                 match op {
@@ -376,19 +423,19 @@ mod tests {
 
     #[test]
     fn a_lone_capability_moves_and_goes_without_touching_the_forest() {
-        let mut t = CapTable::new(1);
-        t.insert_root(CapId(1), cap(1));
-        assert!(t.insert_alone(CapId(2), cap(2)));
-        assert!(!t.insert_alone(CapId(2), cap(3)));
-        assert!(t.relocate(CapId(2), CapId(3)));
-        assert_eq!(t.remove(CapId(3)), Some(cap(2)));
-        assert_eq!(children_of(&t, ANCHOR), BTreeSet::from([1]));
+        let mut t = CapTable::new(1).unwrap();
+        t.insert_root(CapId(65), cap(1));
+        assert!(t.insert_alone(CapId(66), cap(2)));
+        assert!(!t.insert_alone(CapId(66), cap(3)));
+        assert!(t.relocate(CapId(66), CapId(67)));
+        assert_eq!(t.remove(CapId(67)), Some(cap(2)));
+        assert_eq!(children_of(&t, ANCHOR), BTreeSet::from([65]));
         assert_eq!(t.live(), 1);
     }
 
     #[test]
     fn chunks_are_handed_out_once() {
-        let mut t = CapTable::new(2);
+        let mut t = CapTable::new(2).unwrap();
         let owner = ProcessId::from_parts(3, 1);
         let (a, b) = (t.take_chunk(owner).unwrap(), t.take_chunk(owner).unwrap());
         assert_eq!(t.owner(CapId::in_chunk(b, 63)), Some(owner));

@@ -115,7 +115,7 @@ impl Kernel {
         self.keyring.remember(manifest, digest);
         let object = reference(ObjectType::Process, process);
         let rights = Rights::READ | Rights::MANAGE | Rights::COPY;
-        self.install(caller, at, Cap { object, rights, badge: 0 });
+        self.install(at, Cap { object, rights, badge: 0 });
         Ok(())
     }
 
@@ -190,7 +190,6 @@ impl Kernel {
             exit: Exit::default(),
             roots: Some(roots),
             chunks: [NO_CHUNK; MAX_CHUNKS],
-            cap_count: 0,
             ceiling: r.manifest.resources.max_priority,
             max_threads: r.manifest.resources.threads,
             thread_count: 0,
@@ -305,12 +304,12 @@ impl Kernel {
                         Selector::OwnProcess => reference(ObjectType::Process, id),
                         _ => reference(ObjectType::Thread, thread),
                     };
-                    self.install(id, at, Cap { object, rights, badge: 0 });
+                    self.install(at, Cap { object, rights, badge: 0 });
                 }
                 Grant::Child { cap, parent: Some(parent) } => {
-                    self.derive(id, parent, at, cap);
+                    self.derive(parent, at, cap);
                 }
-                Grant::Child { cap, parent: None } => self.install(id, at, cap),
+                Grant::Child { cap, parent: None } => self.install(at, cap),
             }
         }
         Ok(())

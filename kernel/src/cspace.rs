@@ -32,7 +32,7 @@ impl Kernel {
                 Ok(Flow::words(&[]))
             }
             Op::CapDelete => {
-                self.delete(m, c.process, c.found.id);
+                self.delete(m, c.found.id);
                 Ok(if self.threads.get(c.thread).is_some() { Flow::words(&[]) } else { Flow::Blocked })
             }
             Op::CapRevoke => self.revoke(m, c.found.id),
@@ -54,20 +54,16 @@ impl Kernel {
             return Err(Error::NotCopyable.into());
         }
         let at = c.dst.ok_or(Error::SlotOutOfRange)?;
-        self.derive(c.process, c.found.id, at, Cap { rights, badge, ..cap });
+        self.derive(c.found.id, at, Cap { rights, badge, ..cap });
         Ok(Flow::words(&[]))
     }
 
-    /// Deletes descendants, step by step. Which CSpace each lies in is found from its place.
+    /// Deletes descendants, step by step.
     fn revoke(&mut self, m: &mut impl Machine, id: CapId) -> Result<Flow, Fail> {
         loop {
             for _ in 0..REVOKE_STEP {
                 let Some(child) = self.caps.first_child(id) else { return Ok(Flow::words(&[])) };
-                let Some(holder) = self.caps.owner(child) else {
-                    self.caps.remove(child);
-                    continue;
-                };
-                self.delete(m, holder, child);
+                self.delete(m, child);
             }
             if m.interrupt_pending() {
                 return Ok(Flow::Restart);

@@ -4,7 +4,7 @@ use sila_abi::syscall::{Call, Outcome, Receive, Slot, Tag};
 use sila_abi::{Error, Op};
 
 use crate::invoke::Flow;
-use crate::kernel::{Fail, Kernel, Running};
+use crate::kernel::{Attention, Fail, Kernel, Running};
 use crate::machine::{Entry, Machine, Next};
 use crate::objects::*;
 
@@ -13,32 +13,60 @@ const SYSCALL_LENGTH: u64 = 2;
 
 impl Kernel {
     /// Deals with an event and says what the CPU does next.
+    #[inline(always)]
     pub fn enter(&mut self, m: &mut impl Machine, entry: Entry) -> Next {
-        if entry == Entry::Syscall
-            && let Some(next) = self.fast_path()
-        {
-            return next;
-        }
         match entry {
-            Entry::Syscall => self.syscall(m),
+            Entry::Syscall => return self.syscall(m),
             Entry::Fault { vector, error, address } => self.raise_fault(m, Fault { vector, error, address }),
             Entry::Timer => {
                 self.armed = u64::MAX;
+                self.attention |= Attention::SCHEDULE;
                 self.run_timers(m);
             }
             Entry::Interrupt { line } => self.interrupt(line),
             Entry::VerificationDone => self.verification_done(m),
         }
+        self.settle(m)
+    }
+
+    /// A system call of the running thread: by the fast path, or by the general one.
+    #[inline(always)]
+    pub fn syscall(&mut self, m: &mut impl Machine) -> Next {
+        if let Running::Thread(id) = self.running {
+            if let Some(next) = self.fast_path(m, id) {
+                return next;
+            }
+            self.general_syscall(m, id);
+        }
+        self.settle(m)
+    }
+
+    /// Sees to everything that an entry left to be done, and decides what runs.
+    pub(crate) fn settle(&mut self, m: &mut impl Machine) -> Next {
+        if !self.attention.difference(Attention::SCHEDULE).is_empty() {
+            self.attend(m);
+        }
+        if self.attention.is_empty()
+            && let Running::Thread(id) = self.running
+        {
+            return self.resume_thread(id);
+        }
+        self.decide(m)
+    }
+
+    /// What an entry has to do besides its own business.
+    #[cold]
+    fn attend(&mut self, m: &mut impl Machine) {
         if !self.doomed.is_empty() {
             self.end_doomed(m);
         }
         if self.frames.quarantined() > 0 {
             self.settle_flushes(m);
         }
-        if !self.nothing_to_reap() {
-            self.reap_some(m);
+        if self.frames.quarantined() == 0 {
+            self.attention -= Attention::QUARANTINE;
         }
-        self.decide(m)
+        self.reap_some(m);
     }
 
     /// What the CPU does next; an idle CPU first finishes what waits to be reaped.
@@ -52,19 +80,18 @@ impl Kernel {
         }
     }
 
-    fn syscall(&mut self, m: &mut impl Machine) {
-        let Running::Thread(id) = self.running else { return };
+    #[inline(never)]
+    fn general_syscall(&mut self, m: &mut impl Machine, id: ThreadId) {
         let Some(t) = self.threads.get(id) else { return };
-        let (tag, building) = (Tag(t.registers.rax), t.building.is_some());
+        let (tag, building) = (Tag(t.context.registers.rax), t.quirks.contains(Quirks::BUILDING));
         let again = tag.call() == Call::Invoke as u8 && tag.label() == Op::RegionCreate as u32;
         if building && !again {
             self.drop_building(id);
         }
         let result = self.dispatch(m, id, tag);
-        if result.is_err() {
-            self.shrink_grown();
+        if self.attention.contains(Attention::GROWN) {
+            if result.is_err() { self.shrink_grown() } else { self.keep_grown() }
         }
-        self.grown = Default::default();
         self.finish(m, id, result);
     }
 
@@ -72,8 +99,9 @@ impl Kernel {
         if !tag.is_well_formed() {
             return Err(Error::InvalidArgument.into());
         }
-        let r = self.threads.get(id).ok_or(Error::ObjectGone)?.registers;
-        let slot = || Slot::from_word(r.rdi).ok_or(Error::SlotOutOfRange);
+        let r = self.registers(id);
+        let (first, receive, code) = (r.rdi, Receive::from_word(r.r13), r.rsi);
+        let slot = || Slot::from_word(first).ok_or(Error::SlotOutOfRange);
         match Call::from_number(tag.call()).ok_or(Error::InvalidOperation)? {
             Call::Invoke => self.invoke(m, id),
             Call::Call => self.send(m, id, true),
@@ -86,17 +114,17 @@ impl Kernel {
             Call::ReplyRecv => {
                 let at = slot()?;
                 self.check_receive(id, at)?;
-                self.reply(m, id, Receive::from_word(r.r13).reply)?;
+                self.reply(m, id, receive.reply)?;
                 self.receive(m, id, at)
             }
             Call::Yield => {
-                self.complete(id, Outcome::message(0, 0, 0), 0, [0; 6]);
+                self.complete(id, Outcome::message(0, 0, 0), 0, &[]);
                 self.leave_wait(id);
                 self.make_ready(id);
                 Ok(Flow::Completed)
             }
             Call::Exit => {
-                let exit = Exit { cause: 1, code: r.rsi, ..Exit::default() };
+                let exit = Exit { cause: 1, code, ..Exit::default() };
                 let process = self.threads.get(id).ok_or(Error::ObjectGone)?.process;
                 self.begin_end(m, process, exit);
                 Ok(Flow::Blocked)
@@ -111,15 +139,14 @@ impl Kernel {
     fn finish(&mut self, m: &mut impl Machine, id: ThreadId, result: Result<Flow, Fail>) {
         match result {
             Ok(Flow::Words(words, count)) => {
-                self.complete(id, Outcome::message(count, 0, 0), 0, words);
+                let given = words.get(..count.into()).unwrap_or(&words);
+                self.complete(id, Outcome::message(count, 0, 0), 0, given);
             }
             Ok(Flow::Completed | Flow::Blocked) => {}
             Ok(Flow::Restart) => self.restart(id),
             Err(f) if self.may_free_more(m, f.error) => self.restart(id),
             Err(f) => {
-                let count = u8::from(f.detail.is_some());
-                let words = [f.detail.unwrap_or(0), 0, 0, 0, 0, 0];
-                self.complete(id, Outcome::error(f.error, count), 0, words);
+                self.complete(id, Outcome::error(f.error, f.detail.is_some().into()), 0, f.detail.as_slice());
             }
         }
     }
@@ -127,7 +154,7 @@ impl Kernel {
     /// Runs the instruction again, with unchanged arguments.
     fn restart(&mut self, id: ThreadId) {
         if let Some(t) = self.threads.get_mut(id) {
-            t.registers.rip = t.registers.rip.wrapping_sub(SYSCALL_LENGTH);
+            t.context.registers.rip = t.context.registers.rip.wrapping_sub(SYSCALL_LENGTH);
         }
     }
 

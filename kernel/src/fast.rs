@@ -1,180 +1,302 @@
-//! The fast path: a short call to a server that waits, and its answer, as a direct switch.
+//! The fast path: the commonest system calls in their commonest circumstances.
 //!
-//! It takes a system call only if nothing but the message itself has to be done: no capability travels, no
-//! deadline is set, nobody of at least the same priority waits, nothing is being reaped. Otherwise it has
-//! changed nothing, and the general path decides. What it does is exactly what that path would do.
+//! It takes a system call only if nothing but the call itself has to be done: the thread has no quirks, no
+//! deadline is set, nothing waits to be attended to, nothing can fail, no CSpace grows, no object ends.
+//! Otherwise it has changed nothing and says `None`, and the general path decides, which also finds the error
+//! that there may be. What it does is exactly what that path would do; a test makes both do the same.
 
-use sila_abi::syscall::{Call, FAULT, FOREVER, Outcome, REGISTER_WORDS, Receive, Slot, Tag};
-use sila_abi::{ObjectType, Rights};
+use sila_abi::syscall::{Call, FAULT, FOREVER, MAX_WORDS, Outcome, REGISTER_WORDS, Receive};
+use sila_abi::{ObjectType, Op, Rights};
 
 use crate::cap::{CHUNK, Cap, CapId};
+use crate::invoke::permitted;
+use crate::ipc::{Outgoing, put_words};
 use crate::kernel::{Kernel, Running, id_of, reference};
-use crate::machine::{Next, Registers};
+use crate::machine::{Machine, Next, Registers};
 use crate::objects::*;
-use crate::queue::Alarm;
 
-/// A message of at most six words.
-#[derive(Clone, Copy)]
-struct Short {
-    words: [u64; REGISTER_WORDS],
-    count: u8,
-    label: u32,
+const INVOKE: u32 = Call::Invoke as u32;
+const CALL: u32 = Call::Call as u32;
+const RECV: u64 = Call::Recv as u64;
+const REPLY_RECV: u32 = Call::ReplyRecv as u32;
+const CAP_STATUS: u32 = Op::CapStatus as u32;
+const CAP_COPY: u32 = Op::CapCopy as u32;
+const CAP_MINT: u32 = Op::CapMint as u32;
+const CAP_DELETE: u32 = Op::CapDelete as u32;
+const SIGNAL: u32 = Op::Signal as u32;
+const UNMAP: u32 = Op::MappingUnmap as u32;
+const CLOCK_NOW: u32 = Op::ClockNow as u32;
+
+/// The length of a message without capabilities, if the tag is well formed and of this system call.
+#[inline(always)]
+fn length(r: &Registers, call: u32) -> Option<usize> {
+    let count = (r.rax >> 8) as u8 as usize;
+    let plain = r.rax as u32 & !0xff00 == call && (r.rax >> 32) as u32 != FAULT;
+    (plain && count <= MAX_WORDS).then_some(count)
 }
 
-impl Short {
-    /// The message in a thread's registers, if it is short and carries no capability.
-    #[inline]
-    fn of(r: &Registers) -> Option<Short> {
-        let tag = Tag(r.rax);
-        let count = (r.rax >> 8) as u8;
-        if r.rax & 0xffff_0000 != 0 || count as usize > REGISTER_WORDS || tag.label() == FAULT {
-            return None;
-        }
-        let mut words = [r.rsi, r.rdx, r.r10, r.r8, r.r9, r.r12];
-        words[count as usize..].fill(0);
-        Some(Short { words, count, label: tag.label() })
-    }
+/// True if a capability names an object of this type and has this right, to be used by its holder.
+#[inline(always)]
+fn allows(cap: &Cap, kind: ObjectType, right: Rights) -> bool {
+    cap.object.kind == kind && cap.rights.bits() & (right | Rights::ENDOW).bits() == right.bits()
+}
 
-    #[inline]
-    fn deliver(&self, r: &mut Registers, outcome: Outcome, badge: u64) {
-        r.rax = outcome.0;
-        r.rdi = badge;
-        [r.rsi, r.rdx, r.r10, r.r8, r.r9, r.r12] = self.words;
-    }
+/// True if a message of this length can pass between two threads.
+#[inline(always)]
+fn fits(from: &Thread, to: &Thread, count: usize) -> bool {
+    count <= REGISTER_WORDS || (from.message.is_some() && to.message.is_some())
 }
 
 impl Kernel {
-    /// Carries out a call or reply_recv at once, or changes nothing and says `None`.
-    #[inline]
-    pub(crate) fn fast_path(&mut self) -> Option<Next> {
-        let Running::Thread(id) = self.running else { return None };
-        let t = self.threads.get(id)?;
-        let call = t.registers.rax as u8;
-        let plain = t.registers.r14 == FOREVER && t.building.is_none();
-        if !plain || !self.nothing_to_reap() || self.frames.quarantined() > 0 {
+    /// Carries out a system call at once, or changes nothing and says `None`.
+    #[inline(always)]
+    pub(crate) fn fast_path(&mut self, m: &mut impl Machine, id: ThreadId) -> Option<Next> {
+        let t = self.threads.known(id.index());
+        if !t.quirks.is_empty() || !self.attention.is_empty() {
             return None;
         }
-        if call == Call::Call as u8 {
-            self.fast_call(id)
-        } else if call == Call::ReplyRecv as u8 {
-            self.fast_reply_recv(id)
-        } else {
-            None
+        match u32::from(t.context.registers.rax as u8) {
+            INVOKE => self.fast_invoke(m, id)?,
+            CALL => return self.fast_call(m, id),
+            REPLY_RECV => return self.fast_reply_recv(m, id),
+            _ => self.fast_wait(id)?,
         }
+        if self.attention.is_empty() { Some(self.resume_thread(id)) } else { Some(self.settle(m)) }
     }
 
-    /// The capability in a slot that the CSpace has already grown to.
-    #[inline]
-    fn slot_of(&self, p: &Process, slot: u16) -> Option<(CapId, Option<Cap>)> {
-        let chunk = *p.chunks.get(slot as usize / CHUNK)?;
-        if chunk == NO_CHUNK || slot == 0 {
+    /// The place of a slot that the thread names by this word.
+    #[inline(always)]
+    fn place_of(&self, t: &Thread, slot: u64) -> Option<CapId> {
+        if slot < CHUNK as u64 {
+            return Some(CapId::in_chunk(t.chunk, slot as usize));
+        }
+        let p = self.processes.known(t.process.index());
+        Some(CapId::in_chunk(*p.chunks.get(slot as usize / CHUNK)?, slot as usize))
+    }
+
+    /// A free slot that the thread names by this word.
+    #[inline(always)]
+    fn free_place_of(&self, t: &Thread, slot: u64) -> Option<CapId> {
+        let at = self.place_of(t, slot)?;
+        (slot != 0 && self.caps.is_free(at)).then_some(at)
+    }
+
+    #[inline(always)]
+    fn registers_mut(&mut self, id: ThreadId) -> &mut Registers {
+        &mut self.threads.known_mut(id.index()).context.registers
+    }
+
+    #[inline(always)]
+    fn succeed(&mut self, id: ThreadId) {
+        self.registers_mut(id).rax = Outcome::message(0, 0, 0).0;
+    }
+
+    #[inline(always)]
+    fn fast_invoke(&mut self, m: &mut impl Machine, id: ThreadId) -> Option<()> {
+        let t = self.threads.known(id.index());
+        let r = &t.context.registers;
+        // No capability, at most seven words.
+        if r.rax as u32 & !0x700 != INVOKE {
             return None;
         }
-        let id = CapId::in_chunk(chunk, slot as usize % CHUNK);
-        Some((id, self.caps.get(id)))
+        let at = self.place_of(t, r.rdi)?;
+        let cap = self.caps.peek(at)?;
+        match (r.rax >> 32) as u32 {
+            CAP_STATUS => {
+                let cap = *cap;
+                let badge = if cap.object.kind == ObjectType::Reply { 0 } else { cap.badge };
+                let r = self.registers_mut(id);
+                r.rax = Outcome::message(3, 0, 0).0;
+                (r.rsi, r.rdx, r.r10) = (cap.object.kind as u64, cap.rights.bits().into(), badge);
+            }
+            CAP_COPY => {
+                let badge = cap.badge;
+                self.fast_derive(id, at, badge)?;
+            }
+            CAP_MINT => {
+                let badge = r.r10;
+                if cap.badge != 0 {
+                    return None;
+                }
+                self.fast_derive(id, at, badge)?;
+            }
+            CAP_DELETE => {
+                let object = cap.object;
+                // What happens when the last capability goes, the general path knows.
+                let count =
+                    self.cap_counter(object).filter(|c| **c > 1 && object.kind != ObjectType::Process)?;
+                *count -= 1;
+                self.caps.remove(at);
+                self.succeed(id);
+            }
+            SIGNAL if allows(cap, ObjectType::Notification, Rights::SEND) => {
+                let (n, flags) = (id_of(cap), permitted(cap, r.rsi));
+                self.notifications.get(n)?;
+                self.succeed(id);
+                self.signal(n, flags);
+            }
+            UNMAP if allows(cap, ObjectType::Mapping, Rights::MANAGE) => {
+                let mapping = id_of(cap);
+                self.mappings.get(mapping)?;
+                self.succeed(id);
+                self.unmap(m, mapping);
+            }
+            CLOCK_NOW if allows(cap, ObjectType::Clock, Rights::READ) => {
+                let now = m.now();
+                let r = self.registers_mut(id);
+                (r.rax, r.rsi) = (Outcome::message(1, 0, 0).0, now);
+            }
+            _ => return None,
+        }
+        Some(())
     }
 
-    /// The endpoint that a slot names with this right.
-    #[inline]
-    fn endpoint_of(&self, p: &Process, slot: u64, right: Rights) -> Option<(EndpointId, u64)> {
-        let cap = self.slot_of(p, u16::try_from(slot).ok()?)?.1?;
-        let usable = cap.rights.contains(right) && cap.rights.usable();
-        (cap.object.kind == ObjectType::Endpoint && usable).then(|| (id_of(&cap), cap.badge))
+    /// Makes a child of a capability in the slot that word 0 names, with the rights of word 1.
+    #[inline(always)]
+    fn fast_derive(&mut self, id: ThreadId, from: CapId, badge: u64) -> Option<()> {
+        let t = self.threads.known(id.index());
+        let r = &t.context.registers;
+        let cap = *self.caps.peek(from)?;
+        let rights = Rights::from_word(r.rdx)?;
+        let copyable = cap.rights.contains(Rights::COPY) && cap.rights.usable();
+        if !copyable || !cap.rights.contains(rights.difference(Rights::ENDOW)) {
+            return None;
+        }
+        let at = self.free_place_of(t, r.rsi)?;
+        *self.cap_counter(cap.object)? += 1;
+        self.caps.insert_child(from, at, Cap { rights, badge, ..cap });
+        self.succeed(id);
+        Some(())
     }
 
-    /// True if a thread of this priority runs next whatever else waits, and no timer has to be set.
-    #[inline]
-    fn runs_unrivalled(&self, priority: u8) -> bool {
-        self.ready.highest().max(self.verifier.priority()) < Some(priority)
-            && self.armed == self.timers.next().unwrap_or(FOREVER)
+    /// A wait for a notification without a deadline.
+    #[inline(always)]
+    fn fast_wait(&mut self, id: ThreadId) -> Option<()> {
+        let t = self.threads.known(id.index());
+        let r = &t.context.registers;
+        if r.rax != RECV || r.r14 != FOREVER {
+            return None;
+        }
+        let cap = self.caps.peek(self.place_of(t, r.rdi)?)?;
+        if !allows(cap, ObjectType::Notification, Rights::RECV) {
+            return None;
+        }
+        let (n, priority) = (id_of(cap), t.effective);
+        let notification = self.notifications.get_mut(n)?;
+        let flags = core::mem::take(&mut notification.flags);
+        if flags != 0 {
+            let r = self.registers_mut(id);
+            (r.rax, r.rdi, r.rsi) = (Outcome::flags().0, 0, flags);
+            return Some(());
+        }
+        self.links.insert(&mut notification.waiters, id.index(), priority);
+        self.start_wait(id, ThreadState::Waiting { notification: n }, FOREVER);
+        Some(())
     }
 
-    fn fast_call(&mut self, id: ThreadId) -> Option<Next> {
-        let t = self.threads.get(id)?;
-        let message = Short::of(&t.registers)?;
-        let (endpoint, badge) =
-            self.endpoint_of(self.processes.get(t.process)?, t.registers.rdi, Rights::SEND)?;
-        let e = self.endpoints.get(endpoint)?;
-        let (server, s) = self.threads.at(e.receivers.first()?)?;
-        let reply = Receive::from_word(s.registers.r13).reply;
-        let host = s.process;
-        let (at, held) = self.slot_of(self.processes.get(host)?, reply.0)?;
+    /// A call to a server that waits: a direct switch. The server runs at no less than the caller's priority,
+    /// so that nobody else has a better claim; it goes on with the caller's slice.
+    #[inline(always)]
+    fn fast_call(&mut self, m: &mut impl Machine, id: ThreadId) -> Option<Next> {
+        let t = self.threads.known(id.index());
+        let r = &t.context.registers;
+        let count = length(r, CALL)?;
+        let cap = self.caps.peek(self.place_of(t, r.rdi)?)?;
+        if !allows(cap, ObjectType::Endpoint, Rights::SEND) || r.r14 != FOREVER {
+            return None;
+        }
+        let badge = cap.badge;
+        let e = self.endpoints.get_mut(id_of(cap))?;
+        let server = e.receivers.first()?;
+        let s = self.threads.known(server);
+        let at = s.reply_at;
+        if !s.quirks.is_empty() || !self.caps.is_free(at) || !fits(t, s, count) {
+            return None;
+        }
+        // From here on nothing fails.
         let priority = s.priority.max(e.ceiling).max(t.effective);
-        let timed = self.timers.is_set(Alarm::Thread(server.index()));
-        if held.is_some() || reply == Slot::NONE || timed || !self.runs_unrivalled(priority) {
-            return None;
-        }
-        // From here on nothing fails.
-        let t = self.threads.get_mut(id)?;
-        t.call += 1;
+        self.links.remove(&mut e.receivers, server);
+        let t = self.threads.known_mut(id.index());
+        t.call = t.call.wrapping_add(1);
         t.state = ThreadState::AwaitingReply;
-        let number = t.call;
-        if let Some(e) = self.endpoints.get_mut(endpoint) {
-            self.links.remove(&mut e.receivers, server.index());
-        }
-        let object = reference(ObjectType::Reply, id);
-        self.caps.insert_alone(at, Cap { object, rights: Rights::SEND | Rights::GRANT, badge: number });
-        let p = self.processes.get_mut(host)?;
-        p.cap_count += 1;
-        let roots = p.roots?;
-        let outcome = Outcome::message(message.count, 0, message.label).with_reply();
-        let s = self.threads.get_mut(server)?;
+        let label = t.context.registers.rax & 0xffff_ffff_0000_0000;
+        let reply = Cap {
+            object: reference(ObjectType::Reply, id),
+            rights: Rights::SEND.union(Rights::GRANT),
+            badge: t.call,
+        };
+        self.caps.put_alone(at, reply);
+        self.copy_message(m, id.index(), server, count);
+        let s = self.threads.known_mut(server);
         s.effective = priority;
-        message.deliver(&mut s.registers, outcome, badge);
-        Some(self.switch_directly(server, roots))
+        s.context.registers.rax = Outcome::message(count as u8, 0, 0).with_reply().0 | label;
+        s.context.registers.rdi = badge;
+        Some(self.switch_directly(server))
     }
 
-    fn fast_reply_recv(&mut self, id: ThreadId) -> Option<Next> {
-        let t = self.threads.get(id)?;
-        let message = Short::of(&t.registers)?;
-        let (process, own) = (t.process, t.priority);
-        let p = self.processes.get(process)?;
-        let (endpoint, _) = self.endpoint_of(p, t.registers.rdi, Rights::RECV)?;
-        let (at, held) = self.slot_of(p, Receive::from_word(t.registers.r13).reply.0)?;
-        let reply = held.filter(|c| c.object.kind == ObjectType::Reply)?;
-        let caller: ThreadId = id_of(&reply);
-        let c = self.threads.get(caller)?;
-        let waits = c.state == ThreadState::AwaitingReply && c.call == reply.badge && c.fault.is_none();
-        let e = self.endpoints.get(endpoint)?;
-        let quiet = e.receiver == Some(process)
-            && e.senders.is_empty()
-            && t.bound.is_none_or(|n| self.notifications.get(n).is_none_or(|n| n.flags == 0));
-        let timed = self.timers.is_set(Alarm::Thread(caller.index()));
-        if !waits || !quiet || timed || !self.runs_unrivalled(c.effective) {
+    /// The answer to a caller that waits, and the wait for the next call: a direct switch back.
+    #[inline(always)]
+    fn fast_reply_recv(&mut self, m: &mut impl Machine, id: ThreadId) -> Option<Next> {
+        let t = self.threads.known(id.index());
+        let r = &t.context.registers;
+        let count = length(r, REPLY_RECV)?;
+        let cap = self.caps.peek(self.place_of(t, r.rdi)?)?;
+        let at = t.reply_at;
+        let reply = self.caps.peek(at)?;
+        let known = Receive::from_word(r.r13).reply.0 == t.reply_slot && r.r14 == FOREVER;
+        if !allows(cap, ObjectType::Endpoint, Rights::RECV)
+            || !known
+            || reply.object.kind != ObjectType::Reply
+        {
             return None;
         }
-        let roots = self.processes.get(c.process)?.roots?;
-        // From here on nothing fails.
-        self.caps.remove(at);
-        if let Some(p) = self.processes.get_mut(process) {
-            p.cap_count = p.cap_count.saturating_sub(1);
+        let endpoint: EndpointId = id_of(cap);
+        let (caller, number): (ThreadId, u64) = (id_of(reply), reply.badge);
+        let c = self.threads.get(caller)?;
+        let waits = c.state == ThreadState::AwaitingReply && c.call == number && c.quirks.is_empty();
+        let (process, own) = (t.process, t.priority);
+        let e = self.endpoints.get_mut(endpoint)?;
+        let quiet = e.receiver == Some(process) && e.senders.is_empty() && t.bound.is_none();
+        let unrivalled = self.ready.top() < c.effective.into() && self.verifier.priority().is_none();
+        if !waits || !quiet || !unrivalled || !fits(t, c, count) {
+            return None;
         }
-        let t = self.threads.get_mut(id)?;
+        // From here on nothing fails.
+        self.links.insert(&mut e.receivers, id.index(), own);
+        self.caps.take_alone(at);
+        let t = self.threads.known_mut(id.index());
         t.effective = own;
         t.state = ThreadState::Receiving { endpoint };
-        if let Some(e) = self.endpoints.get_mut(endpoint) {
-            self.links.insert(&mut e.receivers, id.index(), own);
-        }
-        let outcome = Outcome::message(message.count, 0, message.label);
-        message.deliver(&mut self.threads.get_mut(caller)?.registers, outcome, 0);
-        Some(self.switch_directly(caller, roots))
+        let label = t.context.registers.rax & 0xffff_ffff_0000_0000;
+        self.copy_message(m, id.index(), caller.index(), count);
+        let c = self.registers_mut(caller);
+        c.rax = Outcome::message(count as u8, 0, 0).0 | label;
+        c.rdi = 0;
+        Some(self.switch_directly(caller.index()))
     }
 
-    #[inline]
-    fn switch_directly(&mut self, to: ThreadId, roots: crate::paging::Roots) -> Next {
-        self.running = Running::Thread(to);
-        self.slice_end = 0;
-        match self.threads.get_mut(to) {
-            Some(t) => {
-                t.state = ThreadState::Running;
-                Next::Thread {
-                    root: roots.kernel,
-                    user_root: roots.user,
-                    fpu: t.fpu,
-                    registers: &raw mut t.registers,
-                }
-            }
-            None => Next::Idle,
+    #[inline(always)]
+    fn copy_message(&mut self, m: &mut impl Machine, from: u32, to: u32, count: usize) {
+        if count == 0 {
+            return;
         }
+        let t = self.threads.known(from);
+        let (words, source) = (Outgoing::of(&t.context.registers).words, t.message);
+        let t = self.threads.known_mut(to);
+        put_words(&mut t.context.registers, &words, count);
+        if count > REGISTER_WORDS
+            && let (Some((source, _)), Some((target, _))) = (source, t.message)
+        {
+            m.copy_words(source, target, REGISTER_WORDS, count);
+        }
+    }
+
+    #[inline(always)]
+    fn switch_directly(&mut self, to: u32) -> Next {
+        let id = self.threads.id_at(to);
+        self.running = Running::Thread(id);
+        let t = self.threads.known_mut(to);
+        t.state = ThreadState::Running;
+        Next::Thread(&raw mut t.context)
     }
 }

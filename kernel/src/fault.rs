@@ -4,12 +4,14 @@
 //! moment of the fault; only the handler's answer changes them.
 
 use sila_abi::syscall::{
-    Call, FAULT, FAULT_KILL, FAULT_RESUME, FAULT_SET_INSTRUCTION, FAULT_SET_STACK, FOREVER, Tag,
+    Call, FAULT, FAULT_KILL, FAULT_RESUME, FAULT_SET_INSTRUCTION, FAULT_SET_STACK, FOREVER, REGISTER_WORDS,
+    Tag,
 };
 use sila_abi::{Error, ObjectType, Rights};
 
-use crate::kernel::{Kernel, Running, id_of};
-use crate::machine::{Machine, Registers};
+use crate::ipc::Outgoing;
+use crate::kernel::{Attention, Kernel, Running, id_of};
+use crate::machine::Machine;
 use crate::objects::*;
 use crate::paging::USER_END;
 
@@ -29,6 +31,7 @@ impl Kernel {
         let found = self.find_typed(holder, slot, ObjectType::Endpoint, Rights::SEND)?;
         if let Some(t) = self.threads.get_mut(id) {
             t.fault = Some(fault);
+            t.quirks |= Quirks::FAULTED;
         }
         let endpoint = id_of(&found.cap);
         self.call_as(m, id, endpoint, found.cap.badge, true, false, FOREVER).map(|_| ()).map_err(|f| f.error)
@@ -36,7 +39,7 @@ impl Kernel {
 
     fn end_by_fault(&mut self, m: &mut impl Machine, id: ThreadId, fault: Fault) {
         let Some(t) = self.threads.get(id) else { return };
-        let (process, instruction) = (t.process, t.registers.rip);
+        let (process, instruction) = (t.process, t.context.registers.rip);
         let Fault { vector, error, address } = fault;
         if let Some(p) = self.processes.get(process) {
             m.log(format_args!(
@@ -54,11 +57,13 @@ impl Kernel {
             && self.doomed.len() < self.doomed.capacity()
         {
             self.doomed.push(t.process);
+            self.attention |= Attention::DOOMED;
         }
     }
 
     /// Ends the processes whose faults nobody answers.
     pub(crate) fn end_doomed(&mut self, m: &mut impl Machine) {
+        self.attention -= Attention::DOOMED;
         while let Some(process) = self.doomed.pop() {
             let mut at = self.processes.get(process).and_then(|p| p.threads);
             while let Some((id, t)) = at.and_then(|id| self.threads.get(id).map(|t| (id, t))) {
@@ -73,21 +78,13 @@ impl Kernel {
         }
     }
 
-    /// What a thread sends: its fault, or what its registers say.
-    pub(crate) fn outgoing(&self, id: ThreadId) -> Registers {
-        let Some(t) = self.threads.get(id) else { return Registers::default() };
-        let Some(fault) = t.fault else { return t.registers };
-        let r = &t.registers;
-        Registers {
-            rax: Tag::new(Call::Call, 6, 0, FAULT).0,
-            rsi: fault.vector as u64,
-            rdx: fault.error,
-            r10: fault.address,
-            r8: r.rip,
-            r9: r.rsp,
-            r12: r.rflags,
-            ..Registers::default()
-        }
+    /// What a thread sends: its fault, or what its registers say; and the slots of the capabilities with it.
+    pub(crate) fn outgoing(&self, id: ThreadId) -> (Outgoing, u64) {
+        let t = self.threads.known(id.index());
+        let r = &t.context.registers;
+        let Some(fault) = t.fault else { return (Outgoing::of(r), r.r15) };
+        let words = [fault.vector as u64, fault.error, fault.address, r.rip, r.rsp, r.rflags];
+        (Outgoing { tag: Tag::new(Call::Call, 6, 0, FAULT), words }, 0)
     }
 
     /// The handler's answer to a fault: checked, then carried out.
@@ -96,9 +93,9 @@ impl Kernel {
         m: &mut impl Machine,
         caller: ThreadId,
         fault: Fault,
-        answer: &Registers,
+        answer: &[u64; REGISTER_WORDS],
     ) -> Result<(), Error> {
-        let [action, edits, instruction, stack] = [answer.rsi, answer.rdx, answer.r10, answer.r8];
+        let [action, edits, instruction, stack, ..] = *answer;
         if action > FAULT_RESUME || edits > (FAULT_SET_INSTRUCTION | FAULT_SET_STACK) {
             return Err(Error::InvalidArgument);
         }
@@ -113,11 +110,12 @@ impl Kernel {
         }
         if let Some(t) = self.threads.get_mut(caller) {
             t.fault = None;
+            t.quirks -= Quirks::FAULTED;
             if edits & FAULT_SET_INSTRUCTION != 0 {
-                t.registers.rip = instruction;
+                t.context.registers.rip = instruction;
             }
             if edits & FAULT_SET_STACK != 0 {
-                t.registers.rsp = stack;
+                t.context.registers.rsp = stack;
             }
         }
         self.make_ready(caller);

@@ -6,7 +6,7 @@ use sila_abi::{Error, Op, Slot};
 use sila_crypto::chain::KeySource;
 use zerocopy::IntoBytes;
 
-use crate::cap::CHUNK;
+use crate::cap::{CHUNK, CapId};
 use crate::invoke::{Flow, Invocation, pack};
 use crate::kernel::{Fail, Kernel};
 use crate::machine::Machine;
@@ -85,7 +85,7 @@ impl Kernel {
                 | u64::from(p.identity.version.patch),
             frames: pool.map_or(0, |x| x.frames.used),
             object_bytes: pool.map_or(0, |x| x.bytes.used),
-            capabilities: p.cap_count as u64,
+            capabilities: self.held_caps(p),
             threads: p.thread_count as u64,
             priority: self.highest_priority(p),
             name_len: p.identity.name.as_bytes().len() as u64,
@@ -96,6 +96,14 @@ impl Kernel {
         copy_bytes(&mut record.name, p.identity.name.as_bytes());
         copy_bytes(&mut record.publisher, p.identity.publisher.as_bytes());
         record
+    }
+
+    /// Capabilities in a process's CSpace.
+    fn held_caps(&self, p: &Process) -> u64 {
+        let chunks = p.chunks.iter().filter(|c| **c != NO_CHUNK);
+        let held =
+            |chunk: &u16| (0..CHUNK).filter(|i| self.caps.get(CapId::in_chunk(*chunk, *i)).is_some()).count();
+        chunks.map(held).sum::<usize>() as u64
     }
 
     fn highest_priority(&self, p: &Process) -> u64 {

@@ -89,19 +89,20 @@ impl Invocation {
 impl Kernel {
     /// The `invoke` system call.
     pub(crate) fn invoke(&mut self, m: &mut impl Machine, thread: ThreadId) -> Result<Flow, Fail> {
-        let call = self.check_invocation(thread)?;
-        let (op, call) = call;
+        let (op, call) = self.check_invocation(thread)?;
         self.perform(m, op, &call)
     }
 
     /// Checks everything that the table says about an invocation.
+    #[inline(always)]
     fn check_invocation(&mut self, thread: ThreadId) -> Result<(Op, Invocation), Error> {
         let t = self.threads.get(thread).ok_or(Error::ObjectGone)?;
-        let (r, process) = (t.registers, t.process);
+        let (r, process) = (&t.context.registers, t.process);
         let tag = Tag(r.rax);
         let op = Op::from_number(tag.label()).ok_or(Error::InvalidOperation)?;
         let row = op.info();
         let slot = Slot::from_word(r.rdi).ok_or(Error::SlotOutOfRange)?;
+        let args = [r.rsi, r.rdx, r.r10, r.r8, r.r9, r.r12];
         let found = self.find(process, slot)?;
         if row.object.is_some_and(|o| o != found.cap.object.kind) {
             return Err(Error::WrongType);
@@ -118,7 +119,6 @@ impl Kernel {
                 return Err(Error::ObjectGone);
             }
         }
-        let args = [r.rsi, r.rdx, r.r10, r.r8, r.r9, r.r12];
         let mut call =
             Invocation { thread, process, found, slot, args, caps: [None; 6], dst: None, words: tag.words() };
         for (i, (_, kind)) in row.args.iter().enumerate() {
@@ -197,7 +197,7 @@ impl Kernel {
                 let child = self.split_pool(pool, a, b)?;
                 // A child of the Pool's capability, so that who pays can revoke it.
                 let object = reference(ObjectType::Pool, child);
-                self.derive(c.process, c.found.id, at, Cap { object, rights: POOL_RIGHTS, badge: 0 });
+                self.derive(c.found.id, at, Cap { object, rights: POOL_RIGHTS, badge: 0 });
                 Ok(Flow::words(&[]))
             }
             Op::PoolStatus => {
@@ -209,7 +209,7 @@ impl Kernel {
             _ => {
                 let at = c.dst()?;
                 let n = self.new_notification(pool)?;
-                self.install_new(c, at, ObjectType::Notification, n, NOTIFICATION_RIGHTS)
+                self.install_new(at, ObjectType::Notification, n, NOTIFICATION_RIGHTS)
             }
         }
     }
@@ -217,13 +217,12 @@ impl Kernel {
     /// Puts the first capability to a new object into its slot.
     pub(crate) fn install_new<T>(
         &mut self,
-        c: &Invocation,
         at: CapId,
         kind: ObjectType,
         id: crate::arena::Id<T>,
         rights: Rights,
     ) -> Result<Flow, Fail> {
-        self.install(c.process, at, Cap { object: reference(kind, id), rights, badge: 0 });
+        self.install(at, Cap { object: reference(kind, id), rights, badge: 0 });
         Ok(Flow::words(&[]))
     }
 
@@ -253,7 +252,7 @@ impl Kernel {
             }
             Ok(Progress::Done) => {
                 self.set_building(c.thread, None);
-                self.install_new(c, at, ObjectType::Region, region, REGION_RIGHTS)
+                self.install_new(at, ObjectType::Region, region, REGION_RIGHTS)
             }
             Err(e) => {
                 self.set_building(c.thread, None);
@@ -266,12 +265,15 @@ impl Kernel {
     fn set_building(&mut self, thread: ThreadId, region: Option<RegionId>) {
         if let Some(t) = self.threads.get_mut(thread) {
             t.building = region;
+            t.quirks.set(Quirks::BUILDING, region.is_some());
         }
     }
 
     /// Lets go of a Region that a thread began and did not ask for again.
     pub(crate) fn drop_building(&mut self, thread: ThreadId) {
-        if let Some(region) = self.threads.get_mut(thread).and_then(|t| t.building.take()) {
+        let Some(t) = self.threads.get_mut(thread) else { return };
+        t.quirks -= Quirks::BUILDING;
+        if let Some(region) = t.building.take() {
             self.drop_region(region);
         }
     }
@@ -292,7 +294,7 @@ impl Kernel {
             None
         };
         let e = self.new_endpoint(pool, Some(c.process), label, flags & 1 != 0, ceiling)?;
-        self.install_new(c, at, ObjectType::Endpoint, e, ENDPOINT_RIGHTS)
+        self.install_new(at, ObjectType::Endpoint, e, ENDPOINT_RIGHTS)
     }
 
     fn memory_operation(&mut self, m: &mut impl Machine, op: Op, c: &Invocation) -> Result<Flow, Fail> {
@@ -330,7 +332,7 @@ impl Kernel {
         let range = UserRange::new(address, pages)?;
         let process: ProcessId = c.arg_id(0)?;
         let id = self.map_region(m, c.id(), process, range, offset, writable == 1)?;
-        self.install_new(c, at, ObjectType::Mapping, id, Rights::READ | Rights::MANAGE)
+        self.install_new(at, ObjectType::Mapping, id, Rights::READ | Rights::MANAGE)
     }
 
     fn ipc_operation(&mut self, m: &mut impl Machine, op: Op, c: &Invocation) -> Result<Flow, Fail> {

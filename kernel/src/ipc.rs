@@ -12,6 +12,14 @@ use crate::kernel::{Fail, Kernel, id_of, reference};
 use crate::machine::{Machine, Registers};
 use crate::objects::*;
 
+/// What a receive is on.
+pub(crate) enum Source {
+    /// Messages.
+    Endpoint(EndpointId),
+    /// Flags.
+    Notification(NotificationId),
+}
+
 /// Whom a failed transfer is to blame on.
 enum Blame {
     /// The sender gets this error; the receiver goes on waiting.
@@ -27,13 +35,38 @@ struct CapPlan {
     count: u8,
 }
 
-fn words_of(r: &Registers) -> [u64; REGISTER_WORDS] {
-    [r.rsi, r.rdx, r.r10, r.r8, r.r9, r.r12]
+/// What a message says besides capabilities: the tag and the words that travel in registers.
+#[derive(Clone, Copy)]
+pub(crate) struct Outgoing {
+    pub tag: Tag,
+    pub words: [u64; REGISTER_WORDS],
+}
+
+impl Outgoing {
+    /// The message in a thread's registers.
+    #[inline(always)]
+    pub(crate) fn of(r: &Registers) -> Self {
+        Outgoing { tag: Tag(r.rax), words: [r.rsi, r.rdx, r.r10, r.r8, r.r9, r.r12] }
+    }
+}
+
+/// Puts the first `count` words into registers; the others keep what the receiver had there.
+#[inline(always)]
+pub(crate) fn put_words(r: &mut Registers, words: &[u64; REGISTER_WORDS], count: usize) {
+    let places = [&mut r.rsi, &mut r.rdx, &mut r.r10, &mut r.r8, &mut r.r9, &mut r.r12];
+    for (i, place) in places.into_iter().enumerate() {
+        if i >= count {
+            return;
+        }
+        *place = words[i];
+    }
 }
 
 impl Kernel {
-    fn registers(&self, id: ThreadId) -> Registers {
-        self.threads.get(id).map_or_else(Registers::default, |t| t.registers)
+    /// The registers of a thread that is known to live.
+    #[inline(always)]
+    pub(crate) fn registers(&self, id: ThreadId) -> &Registers {
+        &self.threads.known(id.index()).context.registers
     }
 
     fn process_of(&self, id: ThreadId) -> Option<ProcessId> {
@@ -42,23 +75,23 @@ impl Kernel {
 
     /// `send` and `call`.
     pub(crate) fn send(&mut self, m: &mut impl Machine, id: ThreadId, call: bool) -> Result<Flow, Fail> {
-        let regs = self.registers(id);
-        let process = self.process_of(id).ok_or(Error::ObjectGone)?;
-        let tag = Tag(regs.rax);
+        let t = self.threads.get(id).ok_or(Error::ObjectGone)?;
+        let (process, has_page, deadline) = (t.process, t.message.is_some(), t.context.registers.r14);
+        let tag = Tag(t.context.registers.rax);
         if tag.label() == FAULT {
             return Err(Error::InvalidArgument.into());
         }
-        let slot = Slot::from_word(regs.rdi).ok_or(Error::SlotOutOfRange)?;
+        let slot = Slot::from_word(t.context.registers.rdi).ok_or(Error::SlotOutOfRange)?;
         let found = self.find_typed(process, slot, ObjectType::Endpoint, Rights::SEND)?;
         let endpoint: EndpointId = id_of(&found.cap);
         let grant = found.cap.rights.contains(Rights::GRANT);
         if tag.caps() > 0 && !grant {
             return Err(Error::CannotGrant.into());
         }
-        if tag.words() > REGISTER_WORDS && self.threads.get(id).is_none_or(|t| t.message.is_none()) {
+        if tag.words() > REGISTER_WORDS && !has_page {
             return Err(Error::MessageTooLong.into());
         }
-        self.call_as(m, id, endpoint, found.cap.badge, call, grant, regs.r14)
+        self.call_as(m, id, endpoint, found.cap.badge, call, grant, deadline)
     }
 
     /// Delivers a thread's message, or lets the thread wait until it is received.
@@ -83,7 +116,7 @@ impl Kernel {
         if deadline == NO_WAIT {
             return Err(Error::Timeout.into());
         }
-        let priority = self.threads.get(id).map_or(0, |t| t.effective);
+        let priority = self.threads.known(id.index()).effective;
         self.links.insert(&mut e.senders, id.index(), priority);
         self.start_wait(id, ThreadState::Sending { endpoint, badge, call, grant }, deadline);
         Ok(Flow::Blocked)
@@ -98,9 +131,8 @@ impl Kernel {
         badge: u64,
         call: bool,
     ) -> Result<bool, Fail> {
-        while let Some(receiver) =
-            self.endpoints.get(endpoint).and_then(|e| e.receivers.first()).and_then(|i| self.thread_at(i))
-        {
+        while let Some(first) = self.endpoints.get(endpoint).and_then(|e| e.receivers.first()) {
+            let receiver = self.threads.id_at(first);
             match self.transfer(m, sender, receiver, badge, call) {
                 Ok(()) => {
                     self.leave_wait(receiver);
@@ -130,68 +162,74 @@ impl Kernel {
             return;
         }
         let ceiling = self.endpoints.get(endpoint).map_or(0, |e| e.ceiling);
-        let callers = self.threads.get(sender).map_or(0, |t| t.effective);
-        let own = self.threads.get(receiver).map_or(0, |t| t.priority);
+        let callers = self.threads.known(sender.index()).effective;
+        let own = self.threads.known(receiver.index()).priority;
         self.set_effective(receiver, own.max(ceiling).max(callers));
     }
 
-    /// True if a receive through this slot would be permitted.
-    pub(crate) fn check_receive(&self, id: ThreadId, slot: Slot) -> Result<(), Error> {
+    /// What a receive through this slot would be on, if it is permitted.
+    pub(crate) fn check_receive(&self, id: ThreadId, slot: Slot) -> Result<Source, Error> {
         let process = self.process_of(id).ok_or(Error::ObjectGone)?;
-        let kind = self.find(process, slot)?.cap.object.kind;
-        let kind = if kind == ObjectType::Notification { kind } else { ObjectType::Endpoint };
-        let found = self.find_typed(process, slot, kind, Rights::RECV)?;
-        let mine = kind == ObjectType::Notification
-            || self.endpoints.get(id_of(&found.cap)).and_then(|e| e.receiver) == Some(process);
-        if mine { Ok(()) } else { Err(Error::NotReceiver) }
+        let cap = self.find(process, slot)?.cap;
+        if cap.object.kind == ObjectType::Notification {
+            let found = self.find_typed(process, slot, ObjectType::Notification, Rights::RECV)?;
+            return Ok(Source::Notification(id_of(&found.cap)));
+        }
+        let found = self.find_typed(process, slot, ObjectType::Endpoint, Rights::RECV)?;
+        let endpoint = id_of(&found.cap);
+        let mine = self.endpoints.get(endpoint).and_then(|e| e.receiver) == Some(process);
+        if mine { Ok(Source::Endpoint(endpoint)) } else { Err(Error::NotReceiver) }
     }
 
     /// `recv`, on an endpoint or a notification.
     pub(crate) fn receive(&mut self, m: &mut impl Machine, id: ThreadId, slot: Slot) -> Result<Flow, Fail> {
-        let regs = self.registers(id);
-        let process = self.process_of(id).ok_or(Error::ObjectGone)?;
-        let found = self.find(process, slot)?;
-        let kind = found.cap.object.kind;
-        if kind == ObjectType::Notification {
-            let n = self.find_typed(process, slot, kind, Rights::RECV)?;
-            return self.wait(id, id_of(&n.cap), regs.r14);
+        let r = self.registers(id);
+        let (deadline, want) = (r.r14, Receive::from_word(r.r13));
+        match self.check_receive(id, slot)? {
+            Source::Notification(n) => self.wait(id, n, deadline),
+            Source::Endpoint(e) => self.receive_from(m, id, e, want, deadline),
         }
-        let found = self.find_typed(process, slot, ObjectType::Endpoint, Rights::RECV)?;
-        let endpoint: EndpointId = id_of(&found.cap);
-        if self.endpoints.get(endpoint).and_then(|e| e.receiver) != Some(process) {
-            return Err(Error::NotReceiver.into());
-        }
-        let own = self.threads.get(id).map_or(0, |t| t.priority);
+    }
+
+    fn receive_from(
+        &mut self,
+        m: &mut impl Machine,
+        id: ThreadId,
+        endpoint: EndpointId,
+        want: Receive,
+        deadline: u64,
+    ) -> Result<Flow, Fail> {
+        let t = self.threads.known(id.index());
+        let (process, own) = (t.process, t.priority);
         self.set_effective(id, own);
         let flags = self.take_bound_flags(id);
         if flags != 0 {
-            self.complete(id, Outcome::flags(), 0, [flags, 0, 0, 0, 0, 0]);
+            self.complete(id, Outcome::flags(), 0, &[flags]);
             return Ok(Flow::Completed);
         }
-        self.check_reply_slot(process, Receive::from_word(regs.r13).reply)?;
+        let reply_at = self.check_reply_slot(process, want.reply)?;
+        let t = self.threads.known_mut(id.index());
+        (t.reply_slot, t.reply_at) = (want.reply.0, reply_at);
         if self.take_from_senders(m, id, endpoint)? {
             return Ok(Flow::Completed);
         }
-        if regs.r14 == NO_WAIT {
+        if deadline == NO_WAIT {
             return Err(Error::Timeout.into());
         }
-        self.start_wait(id, ThreadState::Receiving { endpoint }, regs.r14);
+        self.start_wait(id, ThreadState::Receiving { endpoint }, deadline);
         if let Some(e) = self.endpoints.get_mut(endpoint) {
             self.links.insert(&mut e.receivers, id.index(), own);
         }
         Ok(Flow::Blocked)
     }
 
-    /// A reply slot, if one is named, must be free.
-    fn check_reply_slot(&mut self, process: ProcessId, slot: Slot) -> Result<(), Error> {
+    /// A reply slot, if one is named, must be free. Returns its place.
+    fn check_reply_slot(&mut self, process: ProcessId, slot: Slot) -> Result<CapId, Error> {
         if slot == Slot::NONE {
-            return Ok(());
+            return Ok(CapId::NOWHERE);
         }
-        match self.free_slot(process, slot) {
-            Ok(_) => Ok(()),
-            Err(Error::SlotOccupied) => Err(Error::ReplySlotTaken),
-            Err(e) => Err(e),
-        }
+        self.free_slot(process, slot)
+            .map_err(|e| if e == Error::SlotOccupied { Error::ReplySlotTaken } else { e })
     }
 
     /// Takes the first message that can be delivered; senders to blame get their error.
@@ -201,11 +239,9 @@ impl Kernel {
         receiver: ThreadId,
         endpoint: EndpointId,
     ) -> Result<bool, Fail> {
-        while let Some(sender) =
-            self.endpoints.get(endpoint).and_then(|e| e.senders.first()).and_then(|i| self.thread_at(i))
-        {
-            let Some(ThreadState::Sending { badge, call, .. }) = self.threads.get(sender).map(|t| t.state)
-            else {
+        while let Some(first) = self.endpoints.get(endpoint).and_then(|e| e.senders.first()) {
+            let sender = self.threads.id_at(first);
+            let ThreadState::Sending { badge, call, .. } = self.threads.known(first).state else {
                 break;
             };
             match self.transfer(m, sender, receiver, badge, call) {
@@ -223,16 +259,14 @@ impl Kernel {
 
     fn sender_delivered(&mut self, sender: ThreadId, endpoint: EndpointId, call: bool) {
         if !call {
-            self.wake(sender, Outcome::message(0, 0, 0), 0, [0; 6]);
+            self.wake(sender, Outcome::message(0, 0, 0), 0, &[]);
             return;
         }
         // The deadline covers the whole call, so its timer stays.
         if let Some(e) = self.endpoints.get_mut(endpoint) {
             self.links.remove(&mut e.senders, sender.index());
         }
-        if let Some(t) = self.threads.get_mut(sender) {
-            t.state = ThreadState::AwaitingReply;
-        }
+        self.threads.known_mut(sender.index()).state = ThreadState::AwaitingReply;
     }
 
     /// Moves one message, whole or not at all.
@@ -250,38 +284,31 @@ impl Kernel {
         };
         let want = Receive::from_word(self.registers(receiver).r13);
         let reply_at =
-            if call { Some(self.reply_slot(to, want.reply).map_err(Blame::Receiver)?) } else { None };
-        let regs = self.outgoing(sender);
-        let plan = self.plan_caps(from, to, &regs, want, reply_at).map_err(Blame::Sender)?;
-        self.check_length(sender, receiver, Tag(regs.rax)).map_err(Blame::Sender)?;
-        self.move_caps(from, to, &plan);
-        self.copy_words(m, sender, receiver, plan.count, badge);
+            if call { Some(self.reply_place(to, want.reply).map_err(Blame::Receiver)?) } else { None };
+        let (out, caps) = self.outgoing(sender);
+        let plan = self.plan_caps(from, to, out.tag, caps, want, reply_at).map_err(Blame::Sender)?;
+        self.check_length(sender, receiver, out.tag).map_err(Blame::Sender)?;
+        self.move_caps(&plan);
+        let mut outcome = Outcome::message(out.tag.words() as u8, plan.count, out.tag.label());
         if let Some(at) = reply_at {
-            self.make_reply(sender, to, at);
-            if let Some(t) = self.threads.get_mut(receiver) {
-                t.registers.rax = Outcome(t.registers.rax).with_reply().0;
-            }
+            self.make_reply(sender, at);
+            outcome = outcome.with_reply();
         }
+        self.copy_words(m, sender, receiver, &out, outcome, badge);
         Ok(())
     }
 
-    fn reply_slot(&mut self, process: ProcessId, slot: Slot) -> Result<CapId, Error> {
-        if slot == Slot::NONE {
-            return Err(Error::ReplySlotTaken);
-        }
-        self.free_slot(process, slot)
-            .map_err(|e| if e == Error::SlotOccupied { Error::ReplySlotTaken } else { e })
+    fn reply_place(&mut self, process: ProcessId, slot: Slot) -> Result<CapId, Error> {
+        let at = self.check_reply_slot(process, slot)?;
+        if at == CapId::NOWHERE { Err(Error::ReplySlotTaken) } else { Ok(at) }
     }
 
-    fn make_reply(&mut self, caller: ThreadId, holder: ProcessId, at: CapId) {
-        let Some(t) = self.threads.get_mut(caller) else { return };
+    fn make_reply(&mut self, caller: ThreadId, at: CapId) {
+        let t = self.threads.known_mut(caller.index());
         t.call += 1;
         let badge = t.call;
         let object = reference(ObjectType::Reply, caller);
-        let reply = Cap { object, rights: Rights::SEND | Rights::GRANT, badge };
-        if self.caps.insert_alone(at, reply) {
-            self.count_cap(holder, object, 1);
-        }
+        self.caps.insert_alone(at, Cap { object, rights: Rights::SEND | Rights::GRANT, badge });
     }
 
     /// Checks the capabilities of a message against what the receiver made room for.
@@ -289,16 +316,20 @@ impl Kernel {
         &mut self,
         from: ProcessId,
         to: ProcessId,
-        regs: &Registers,
+        tag: Tag,
+        slots: u64,
         want: Receive,
         reply_at: Option<CapId>,
     ) -> Result<CapPlan, Error> {
-        let count = Tag(regs.rax).caps();
+        let count = tag.caps();
         let mut plan = CapPlan::default();
+        if count == 0 {
+            return Ok(plan);
+        }
         if count > want.count as usize {
             return Err(Error::TransferFailed);
         }
-        for (i, slot) in unpack_caps(regs.r15).into_iter().take(count).enumerate() {
+        for (i, slot) in unpack_caps(slots).into_iter().take(count).enumerate() {
             let source = self.find(from, slot)?;
             self.check_sendable(&source.cap)?;
             let at = want.base.0.checked_add(i as u16).ok_or(Error::TransferFailed)?;
@@ -327,20 +358,19 @@ impl Kernel {
         Err(Error::NotCopyable)
     }
 
-    fn move_caps(&mut self, from: ProcessId, to: ProcessId, plan: &CapPlan) {
-        for (source, at) in plan.moves.iter().flatten().copied() {
+    fn move_caps(&mut self, plan: &CapPlan) {
+        for (source, at) in plan.moves.iter().take(plan.count.into()).flatten().copied() {
             let Some(cap) = self.caps.get(source) else { continue };
-            if cap.object.kind != ObjectType::Reply {
-                self.derive(to, source, at, cap);
-            } else if self.caps.relocate(source, at) {
-                self.count_cap(from, cap.object, -1);
-                self.count_cap(to, cap.object, 1);
+            if cap.object.kind == ObjectType::Reply {
+                self.caps.relocate(source, at);
+            } else {
+                self.derive(source, at, cap);
             }
         }
     }
 
     fn check_length(&self, sender: ThreadId, receiver: ThreadId, tag: Tag) -> Result<(), Error> {
-        let page = |t| self.threads.get(t).and_then(|t: &Thread| t.message);
+        let page = |t: ThreadId| self.threads.known(t.index()).message;
         if tag.words() > REGISTER_WORDS && (page(sender).is_none() || page(receiver).is_none()) {
             return Err(Error::MessageTooLong);
         }
@@ -348,22 +378,26 @@ impl Kernel {
     }
 
     /// Copies words and sets the receiver's result.
-    fn copy_words(&mut self, m: &mut impl Machine, from: ThreadId, to: ThreadId, caps: u8, badge: u64) {
-        let regs = self.outgoing(from);
-        let tag = Tag(regs.rax);
-        let mut words = words_of(&regs);
-        for w in words.iter_mut().skip(tag.words()) {
-            *w = 0;
-        }
-        self.complete(to, Outcome::message(tag.words() as u8, caps, tag.label()), badge, words);
-        let page = |t| self.threads.get(t).and_then(|t: &Thread| t.message);
-        if tag.words() > REGISTER_WORDS
-            && let (Some((source, _)), Some((target, _))) = (page(from), page(to))
+    #[inline]
+    fn copy_words(
+        &mut self,
+        m: &mut impl Machine,
+        from: ThreadId,
+        to: ThreadId,
+        out: &Outgoing,
+        outcome: Outcome,
+        badge: u64,
+    ) {
+        let count = out.tag.words();
+        let source = self.threads.known(from.index()).message;
+        let t = self.threads.known_mut(to.index());
+        t.context.registers.rax = outcome.0;
+        t.context.registers.rdi = badge;
+        put_words(&mut t.context.registers, &out.words, count);
+        if count > REGISTER_WORDS
+            && let (Some((source, _)), Some((target, _))) = (source, t.message)
         {
-            let range = REGISTER_WORDS..tag.words();
-            let mut buffer = [0u64; sila_abi::syscall::MAX_WORDS];
-            buffer[range.clone()].copy_from_slice(&m.frame(source)[range.clone()]);
-            m.frame(target)[range.clone()].copy_from_slice(&buffer[range]);
+            m.copy_words(source, target, REGISTER_WORDS, count);
         }
     }
 
@@ -377,27 +411,25 @@ impl Kernel {
         let caller: ThreadId = id_of(&found.cap);
         if !self.awaits(caller, found.cap.badge) {
             self.caps.remove(found.id);
-            self.count_cap(process, found.cap.object, -1);
             return Err(Error::CallerGone.into());
         }
         let to = self.process_of(caller).ok_or(Error::ObjectGone)?;
-        let regs = self.registers(id);
-        if let Some(fault) = self.threads.get(caller).and_then(|t| t.fault) {
-            self.answer_fault(m, caller, fault, &regs)?;
+        let (out, caps) = (Outgoing::of(self.registers(id)), self.registers(id).r15);
+        if let Some(fault) = self.threads.known(caller.index()).fault {
+            self.answer_fault(m, caller, fault, &out.words)?;
             self.caps.remove(found.id);
-            self.count_cap(process, found.cap.object, -1);
             return Ok(());
         }
         let want = Receive::from_word(self.registers(caller).r13);
-        let plan = self.plan_caps(process, to, &regs, want, None)?;
+        let plan = self.plan_caps(process, to, out.tag, caps, want, None)?;
         if plan.moves.iter().flatten().any(|(s, _)| *s == found.id) {
             return Err(Error::NotCopyable.into());
         }
-        self.check_length(id, caller, Tag(regs.rax))?;
-        self.move_caps(process, to, &plan);
-        self.copy_words(m, id, caller, plan.count, 0);
+        self.check_length(id, caller, out.tag)?;
+        self.move_caps(&plan);
+        let outcome = Outcome::message(out.tag.words() as u8, plan.count, out.tag.label());
+        self.copy_words(m, id, caller, &out, outcome, 0);
         self.caps.remove(found.id);
-        self.count_cap(process, found.cap.object, -1);
         self.leave_wait(caller);
         self.make_ready(caller);
         Ok(())
@@ -424,19 +456,15 @@ impl Kernel {
     /// Ends an endpoint, whoever holds capabilities to it.
     pub(crate) fn end_endpoint(&mut self, id: EndpointId) {
         self.fail_waiters(id, Error::ObjectGone);
-        if let Some(e) = self.endpoints.remove(id) {
-            self.refund(e.pool, 0, cost::<Endpoint>());
+        if let Some(pool) = self.endpoints.get(id).map(|e| e.pool) {
+            self.endpoints.end(id);
+            self.refund(pool, 0, cost::<Endpoint>());
         }
     }
 
     fn fail_waiters(&mut self, id: EndpointId, error: Error) {
-        while let Some(t) = self
-            .endpoints
-            .get(id)
-            .and_then(|e| e.senders.first().or(e.receivers.first()))
-            .and_then(|i| self.thread_at(i))
-        {
-            self.wake_error(t, error);
+        while let Some(t) = self.endpoints.get(id).and_then(|e| e.senders.first().or(e.receivers.first())) {
+            self.wake_error(self.threads.id_at(t), error);
         }
     }
 

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use sila_abi::{Error, ObjectType, Rights, Slot};
 
 use crate::arena::{Arena, Id};
-use crate::cap::{CHUNK, Cap, CapId, CapTable, ObjRef};
+use crate::cap::{CHUNK, Cap, CapId, CapTable, MAX_CHUNKS_ALL, ObjRef};
 use crate::frames::FrameTable;
 use crate::keyring::KeyRing;
 use crate::machine::{Frame, Machine};
@@ -38,7 +38,7 @@ impl Capacities {
         jobs: Job::SLOTS,
         processes: Process::SLOTS,
         threads: Thread::SLOTS,
-        cap_chunks: 1024,
+        cap_chunks: MAX_CHUNKS_ALL,
     };
 
     /// Object bytes that all arenas hold together: the reserve that Pools' byte quotas divide up.
@@ -88,6 +88,23 @@ pub enum Running {
     Verification,
 }
 
+bitflags::bitflags! {
+    /// What a kernel entry has to see to before it may return to the thread that entered.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub(crate) struct Attention: u8 {
+        /// Another context may have to run, or the timer to be set.
+        const SCHEDULE = 1 << 0;
+        /// A process or Region waits for the reaper.
+        const REAP = 1 << 1;
+        /// Frames are in quarantine.
+        const QUARANTINE = 1 << 2;
+        /// A process has a fault that nobody answers.
+        const DOOMED = 1 << 3;
+        /// A CSpace grew during this system call.
+        const GROWN = 1 << 4;
+    }
+}
+
 /// A boot-time interrupt line and what it signals.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct IrqLine {
@@ -109,19 +126,20 @@ pub const PERMANENT: u32 = 1;
 pub struct Kernel {
     pub(crate) frames: FrameTable,
     pub(crate) capacities: Capacities,
-    pub(crate) pools: Arena<Pool>,
-    pub(crate) regions: Arena<Region>,
-    pub(crate) mappings: Arena<Mapping>,
-    pub(crate) endpoints: Arena<Endpoint>,
-    pub(crate) notifications: Arena<Notification>,
-    pub(crate) jobs: Arena<Job>,
-    pub(crate) processes: Arena<Process>,
-    pub(crate) threads: Arena<Thread>,
+    pub(crate) pools: Arena<Pool, { Pool::SLOTS as usize }>,
+    pub(crate) regions: Arena<Region, { Region::SLOTS as usize }>,
+    pub(crate) mappings: Arena<Mapping, { Mapping::SLOTS as usize }>,
+    pub(crate) endpoints: Arena<Endpoint, { Endpoint::SLOTS as usize }>,
+    pub(crate) notifications: Arena<Notification, { Notification::SLOTS as usize }>,
+    pub(crate) jobs: Arena<Job, { Job::SLOTS as usize }>,
+    pub(crate) processes: Arena<Process, { Process::SLOTS as usize }>,
+    pub(crate) threads: Arena<Thread, { Thread::SLOTS as usize }>,
     pub(crate) caps: CapTable,
     pub(crate) links: Links,
     pub(crate) ready: ReadyQueues,
     pub(crate) timers: Timers,
     pub(crate) running: Running,
+    pub(crate) attention: Attention,
     pub(crate) slice_end: u64,
     pub(crate) armed: u64,
     pub(crate) root_pool: PoolId,
@@ -142,7 +160,7 @@ pub struct Kernel {
 impl Kernel {
     /// A kernel that owns the frames of the table and nothing else.
     pub fn new(frames: FrameTable, capacities: Capacities) -> Option<Self> {
-        let mut pools = Arena::new(capacities.pools);
+        let mut pools = Arena::new(capacities.pools)?;
         let root = Pool {
             parent: None,
             frames: Quota { limit: frames.total() as u64, used: 0 },
@@ -155,18 +173,19 @@ impl Kernel {
             frames,
             capacities,
             pools,
-            regions: Arena::new(capacities.regions),
-            mappings: Arena::new(capacities.mappings),
-            endpoints: Arena::new(capacities.endpoints),
-            notifications: Arena::new(capacities.notifications),
-            jobs: Arena::new(capacities.jobs),
-            processes: Arena::new(capacities.processes),
-            threads: Arena::new(capacities.threads),
-            caps: CapTable::new(capacities.cap_chunks),
-            links: Links::new(capacities.threads),
+            regions: Arena::new(capacities.regions)?,
+            mappings: Arena::new(capacities.mappings)?,
+            endpoints: Arena::new(capacities.endpoints)?,
+            notifications: Arena::new(capacities.notifications)?,
+            jobs: Arena::new(capacities.jobs)?,
+            processes: Arena::new(capacities.processes)?,
+            threads: Arena::new(capacities.threads)?,
+            caps: CapTable::new(capacities.cap_chunks)?,
+            links: Links::default(),
             ready: ReadyQueues::default(),
-            timers: Timers::new(capacities.threads, capacities.notifications),
+            timers: Timers::default(),
             running: Running::Idle,
+            attention: Attention::empty(),
             slice_end: 0,
             armed: u64::MAX,
             root_pool,
@@ -188,6 +207,7 @@ impl Kernel {
     // ---- accounting -------------------------------------------------------------------------------
 
     /// Charges frames and bytes to a Pool, or changes nothing.
+    #[inline]
     pub(crate) fn charge(&mut self, pool: PoolId, frames: u64, bytes: u64) -> Result<(), Error> {
         let p = self.pools.get_mut(pool).filter(|p| !p.dying).ok_or(Error::ObjectGone)?;
         if frames > p.frames.left() {
@@ -310,25 +330,17 @@ impl Kernel {
 
     // ---- capabilities -----------------------------------------------------------------------------
 
-    /// The place of a slot in the table; `SlotOutOfRange` beyond what the CSpace has grown to.
-    pub(crate) fn cap_id(&self, process: ProcessId, slot: Slot) -> Result<CapId, Error> {
-        let p = self.processes.get(process).ok_or(Error::ObjectGone)?;
-        let (chunk, offset) = (slot.0 as usize / CHUNK, slot.0 as usize % CHUNK);
-        match p.chunks.get(chunk) {
-            Some(&c) if c != NO_CHUNK && slot != Slot::NONE => Ok(CapId::in_chunk(c, offset)),
-            _ => Err(Error::SlotOutOfRange),
-        }
+    /// The place of a slot in the table; one where no capability can be if the CSpace has not grown to it.
+    #[inline(always)]
+    pub(crate) fn place(p: &Process, slot: Slot) -> Result<CapId, Error> {
+        let chunk = *p.chunks.get(slot.0 as usize / CHUNK).ok_or(Error::SlotOutOfRange)?;
+        Ok(CapId::in_chunk(chunk, slot.0 as usize))
     }
 
     /// The capability in a slot of a process.
+    #[inline(always)]
     pub(crate) fn find(&self, process: ProcessId, slot: Slot) -> Result<Found, Error> {
-        let id = match self.cap_id(process, slot) {
-            Ok(id) => id,
-            Err(Error::SlotOutOfRange) if (slot.0 as usize) < MAX_CHUNKS * CHUNK => {
-                return Err(Error::NoCapability);
-            }
-            Err(e) => return Err(e),
-        };
+        let id = Self::place(self.processes.get(process).ok_or(Error::ObjectGone)?, slot)?;
         let cap = self.caps.get(id).ok_or(Error::NoCapability)?;
         Ok(Found { id, cap })
     }
@@ -358,72 +370,101 @@ impl Kernel {
     }
 
     /// An empty slot; grows the CSpace by a chunk, charged to the process's Pool, if it lies beyond.
+    #[inline(always)]
     pub(crate) fn free_slot(&mut self, process: ProcessId, slot: Slot) -> Result<CapId, Error> {
-        let chunk = slot.0 as usize / CHUNK;
-        if slot == Slot::NONE || chunk >= MAX_CHUNKS {
+        let p = self.processes.get(process).ok_or(Error::ObjectGone)?;
+        let id = Self::place(p, slot)?;
+        if slot == Slot::NONE {
             return Err(Error::SlotOutOfRange);
         }
-        let p = self.processes.get(process).ok_or(Error::ObjectGone)?;
-        if p.chunks.get(chunk) == Some(&NO_CHUNK) {
-            let pool = p.pool;
-            if !self.caps.has_chunk() {
-                return Err(Error::ArenaFull);
-            }
-            self.charge(pool, 0, CapTable::CHUNK_BYTES)?;
-            let fresh = self.caps.take_chunk(process).unwrap_or(NO_CHUNK);
-            if let Some(c) = self.processes.get_mut(process).and_then(|p| p.chunks.get_mut(chunk)) {
-                *c = fresh;
-            }
-            if let Some(entry) = self.grown.iter_mut().find(|g| g.is_none()) {
-                *entry = Some((process, chunk));
-            }
+        if id.chunk() == NO_CHUNK {
+            return self.grow(process, slot);
         }
-        let id = self.cap_id(process, slot)?;
-        if self.caps.get(id).is_some() { Err(Error::SlotOccupied) } else { Ok(id) }
+        if self.caps.peek(id).is_some() { Err(Error::SlotOccupied) } else { Ok(id) }
+    }
+
+    /// Gives a CSpace the chunk that a slot lies in.
+    #[cold]
+    fn grow(&mut self, process: ProcessId, slot: Slot) -> Result<CapId, Error> {
+        let chunk = slot.0 as usize / CHUNK;
+        let pool = self.processes.get(process).ok_or(Error::ObjectGone)?.pool;
+        if !self.caps.has_chunk() {
+            return Err(Error::ArenaFull);
+        }
+        self.charge(pool, 0, CapTable::CHUNK_BYTES)?;
+        let fresh = self.caps.take_chunk(process).unwrap_or(NO_CHUNK);
+        self.set_chunk(process, chunk, fresh);
+        if let Some(entry) = self.grown.iter_mut().find(|g| g.is_none()) {
+            *entry = Some((process, chunk));
+            self.attention |= Attention::GROWN;
+        }
+        Ok(CapId::in_chunk(fresh, slot.0 as usize))
+    }
+
+    /// Sets a chunk of a CSpace, in the process and, the first one, in its threads.
+    pub(crate) fn set_chunk(&mut self, process: ProcessId, index: usize, chunk: u16) {
+        let Some(p) = self.processes.get_mut(process) else { return };
+        if let Some(c) = p.chunks.get_mut(index) {
+            *c = chunk;
+        }
+        let mut at = p.threads.filter(|_| index == 0);
+        while let Some(t) = at.and_then(|t| self.threads.get_mut(t)) {
+            t.chunk = chunk;
+            at = t.next;
+        }
     }
 
     /// A call has failed: chunks that it made CSpaces grow by, and that nothing lies in, go back.
     pub(crate) fn shrink_grown(&mut self) {
         for (process, index) in core::mem::take(&mut self.grown).into_iter().flatten() {
-            let Some(p) = self.processes.get_mut(process) else { continue };
-            let pool = p.pool;
-            let Some(entry) = p.chunks.get_mut(index) else { continue };
-            let chunk = *entry;
+            let Some(p) = self.processes.get(process) else { continue };
+            let (pool, chunk) = (p.pool, p.chunks.get(index).copied().unwrap_or(NO_CHUNK));
             if chunk != NO_CHUNK && self.caps.chunk_is_empty(chunk) {
-                *entry = NO_CHUNK;
+                self.set_chunk(process, index, NO_CHUNK);
                 self.caps.put_chunk(chunk);
                 self.refund(pool, 0, CapTable::CHUNK_BYTES);
             }
         }
+        self.attention -= Attention::GROWN;
+    }
+
+    /// A call has succeeded: what CSpaces grew by stays.
+    pub(crate) fn keep_grown(&mut self) {
+        if self.attention.contains(Attention::GROWN) {
+            self.grown = Default::default();
+            self.attention -= Attention::GROWN;
+        }
     }
 
     /// Puts a capability for a new object into an empty slot.
-    pub(crate) fn install(&mut self, process: ProcessId, at: CapId, cap: Cap) {
+    #[inline]
+    pub(crate) fn install(&mut self, at: CapId, cap: Cap) {
         if self.caps.insert_root(at, cap) {
-            self.count_cap(process, cap.object, 1);
+            self.count_cap(cap.object, 1);
         }
     }
 
     /// Puts a child of `parent` into an empty slot.
-    pub(crate) fn derive(&mut self, process: ProcessId, parent: CapId, at: CapId, cap: Cap) -> bool {
+    #[inline]
+    pub(crate) fn derive(&mut self, parent: CapId, at: CapId, cap: Cap) -> bool {
         let done = self.caps.insert_child(parent, at, cap);
         if done {
-            self.count_cap(process, cap.object, 1);
+            self.count_cap(cap.object, 1);
         }
         done
     }
 
-    /// Books one capability more (or, `by` −1, less) for the holder and the object.
-    pub(crate) fn count_cap(&mut self, holder: ProcessId, object: ObjRef, by: i32) {
-        if let Some(p) = self.processes.get_mut(holder) {
-            p.cap_count = p.cap_count.saturating_add_signed(by);
-        }
+    /// Books one capability more (or, `by` −1, less) for the object.
+    #[inline(always)]
+    pub(crate) fn count_cap(&mut self, object: ObjRef, by: i32) {
         if let Some(count) = self.cap_counter(object) {
-            *count = count.saturating_add_signed(by);
+            *count = count.wrapping_add_signed(by);
         }
     }
 
-    fn cap_counter(&mut self, o: ObjRef) -> Option<&mut u32> {
+    /// How many capabilities name an object, if it lives and its type counts them.
+    #[inline(always)]
+    pub(crate) fn cap_counter(&mut self, o: ObjRef) -> Option<&mut u32> {
         let (i, g) = (o.index, o.generation);
         match o.kind {
             ObjectType::Pool => self.pools.get_mut(Id::from_parts(i, g)).map(|x| &mut x.caps),
@@ -439,6 +480,7 @@ impl Kernel {
     }
 
     /// True if the object of a capability still lives. A Reply is checked where it is used.
+    #[inline(always)]
     pub(crate) fn is_alive(&self, o: ObjRef) -> bool {
         let (i, g) = (o.index, o.generation);
         match o.kind {
@@ -455,9 +497,9 @@ impl Kernel {
     }
 
     /// Deletes a capability: its children go to its parent; the last one may end the object.
-    pub(crate) fn delete(&mut self, m: &mut impl Machine, holder: ProcessId, at: CapId) -> bool {
+    pub(crate) fn delete(&mut self, m: &mut impl Machine, at: CapId) -> bool {
         let Some(cap) = self.caps.remove(at) else { return false };
-        self.count_cap(holder, cap.object, -1);
+        self.count_cap(cap.object, -1);
         self.after_delete(m, cap);
         true
     }

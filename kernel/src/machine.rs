@@ -61,6 +61,20 @@ pub struct Registers {
     pub gs_base: u64,
 }
 
+/// What a processor is loaded with to run a thread. The entry code finds the registers at its beginning.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
+pub struct Context {
+    /// The thread's registers.
+    pub registers: Registers,
+    /// Physical address of the root used in ring 0 (and in ring 3 when KPTI is off).
+    pub root: u64,
+    /// Physical address of the root used in ring 3; the same as `root` when KPTI is off.
+    pub user_root: u64,
+    /// Where the machine keeps the thread's extended state: what [`Machine::init_fpu`] returned.
+    pub extended: u64,
+}
+
 /// Why the kernel was entered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Entry {
@@ -89,17 +103,8 @@ pub enum Entry {
 /// What a CPU does next, as decided by the core after each entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Next {
-    /// Run a ring-3 thread: load this page-table root and FPU frame, return to its registers.
-    Thread {
-        /// Root used in ring 0 (and in ring 3 when KPTI is off).
-        root: Frame,
-        /// Root used in ring 3; the same as `root` when KPTI is off.
-        user_root: Frame,
-        /// The frame with the thread's XSAVE area.
-        fpu: Frame,
-        /// The thread's saved registers; valid until the next entry.
-        registers: *mut Registers,
-    },
+    /// Run a ring-3 thread: load this context. It stays valid until the next entry.
+    Thread(*mut Context),
     /// Run (or resume) the verification context.
     Verification,
     /// Halt until an interrupt.
@@ -187,8 +192,16 @@ pub trait Machine {
     /// Writes an I/O port of 1, 2 or 4 bytes. The core has checked the range.
     fn port_write(&mut self, port: u16, width: u8, value: u32);
 
-    /// Puts a clean initial XSAVE area into a zeroed frame.
-    fn init_fpu(&mut self, fpu: Frame);
+    /// Puts a clean initial XSAVE area into a zeroed frame; returns what [`Context::extended`] is to hold.
+    fn init_fpu(&mut self, fpu: Frame) -> u64;
+
+    /// Copies 64-bit words from one frame to another, from word `first` up to but without word `end` (at most 512).
+    fn copy_words(&mut self, from: Frame, to: Frame, first: usize, end: usize) {
+        let words = *self.frame(from);
+        for (to, from) in self.frame(to).iter_mut().zip(words).take(end).skip(first) {
+            *to = from;
+        }
+    }
 
     /// Sends one line to the results channel, apart from the console.
     fn report(&mut self, line: &[u8]);

@@ -7,7 +7,7 @@
 use sila_abi::Error;
 
 use crate::frames::Epoch;
-use crate::kernel::Kernel;
+use crate::kernel::{Attention, Kernel};
 use crate::machine::{FRAME_WORDS, Frame, Machine};
 use crate::objects::*;
 use crate::paging::{self, Access, UserRange};
@@ -301,24 +301,27 @@ impl Kernel {
 
     /// Drops the record of a mapping whose pages are unreachable already.
     pub(crate) fn forget_mapping(&mut self, id: MappingId) {
-        let Some(map) = self.mappings.remove(id) else { return };
-        match map.prev.and_then(|p| self.mappings.get_mut(p)) {
-            Some(prev) => prev.next = map.next,
+        let Some(map) = self.mappings.get(id) else { return };
+        let (prev, next, process, pool) = (map.prev, map.next, map.process, map.pool);
+        let (region, writable) = (map.region, map.writable);
+        self.mappings.end(id);
+        match prev.and_then(|p| self.mappings.get_mut(p)) {
+            Some(prev) => prev.next = next,
             None => {
-                if let Some(p) = self.processes.get_mut(map.process) {
-                    p.mappings = map.next;
+                if let Some(p) = self.processes.get_mut(process) {
+                    p.mappings = next;
                 }
             }
         }
-        if let Some(next) = map.next.and_then(|n| self.mappings.get_mut(n)) {
-            next.prev = map.prev;
+        if let Some(next) = next.and_then(|n| self.mappings.get_mut(n)) {
+            next.prev = prev;
         }
-        self.refund(map.pool, 0, cost::<Mapping>());
-        if let Some(r) = self.regions.get_mut(map.region) {
+        self.refund(pool, 0, cost::<Mapping>());
+        if let Some(r) = self.regions.get_mut(region) {
             r.mappings = r.mappings.saturating_sub(1);
-            r.writable = r.writable.saturating_sub(u32::from(map.writable));
+            r.writable = r.writable.saturating_sub(u32::from(writable));
         }
-        self.drop_region(map.region);
+        self.drop_region(region);
     }
 
     /// Makes a mapping read-only.
@@ -356,6 +359,7 @@ impl Kernel {
             .is_some_and(|r| r.caps == 0 && r.mappings == 0 && r.pins == 0 && r.pool.is_some());
         if unused && !self.dead_regions.contains(&id) {
             self.dead_regions.push(id);
+            self.attention |= Attention::REAP;
         }
     }
 
@@ -379,6 +383,7 @@ impl Kernel {
                     self.frames.put(f);
                 } else {
                     self.frames.quarantine(f);
+                    self.attention |= Attention::QUARANTINE;
                 }
             }
         }

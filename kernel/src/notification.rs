@@ -4,7 +4,7 @@ use sila_abi::Error;
 use sila_abi::syscall::{NO_WAIT, Outcome};
 
 use crate::invoke::Flow;
-use crate::kernel::{Fail, Kernel};
+use crate::kernel::{Attention, Fail, Kernel};
 use crate::objects::*;
 use crate::queue::Alarm;
 
@@ -33,17 +33,18 @@ impl Kernel {
         if n.flags == 0 {
             return;
         }
-        let bound = n.bound;
-        let waiter = n.waiters.first().and_then(|i| self.thread_at(i));
-        let target = waiter.or_else(|| {
-            bound.filter(|t| {
-                matches!(self.threads.get(*t).map(|t| t.state), Some(ThreadState::Receiving { .. }))
-            })
-        });
-        if let Some(thread) = target {
-            let taken = self.take_flags(id);
-            self.wake(thread, Outcome::flags(), 0, [taken, 0, 0, 0, 0, 0]);
-        }
+        let thread = match (n.waiters.first(), n.bound) {
+            (Some(first), _) => self.threads.id_at(first),
+            (None, Some(bound)) if self.receives(bound) => bound,
+            _ => return,
+        };
+        let taken = self.take_flags(id);
+        self.wake(thread, Outcome::flags(), 0, &[taken]);
+    }
+
+    /// True if a thread waits for a message.
+    pub(crate) fn receives(&self, thread: ThreadId) -> bool {
+        matches!(self.threads.get(thread).map(|t| t.state), Some(ThreadState::Receiving { .. }))
     }
 
     /// Takes all flags that are set.
@@ -63,7 +64,7 @@ impl Kernel {
     pub(crate) fn wait(&mut self, thread: ThreadId, id: NotificationId, deadline: u64) -> Result<Flow, Fail> {
         let flags = self.take_flags(id);
         if flags != 0 {
-            self.complete(thread, Outcome::flags(), 0, [flags, 0, 0, 0, 0, 0]);
+            self.complete(thread, Outcome::flags(), 0, &[flags]);
             return Ok(Flow::Completed);
         }
         if deadline == NO_WAIT {
@@ -100,7 +101,12 @@ impl Kernel {
         if let Some(n) = self.notifications.get_mut(id) {
             n.alarm_flags = flags;
         }
-        if time == u64::MAX { self.timers.cancel(alarm) } else { self.timers.set(alarm, time) }
+        if time == u64::MAX {
+            self.timers.cancel(alarm);
+        } else {
+            self.timers.set(alarm, time);
+            self.attention |= Attention::SCHEDULE;
+        }
     }
 
     /// The last capability has gone: wake the waiters, end the object.
@@ -115,16 +121,13 @@ impl Kernel {
         let Some(n) = self.notifications.get(id) else { return };
         let (pool, bound) = (n.pool, n.bound);
         while let Some(t) = self.notifications.get(id).and_then(|n| n.waiters.first()) {
-            match self.thread_at(t) {
-                Some(t) => self.wake_error(t, Error::ObjectGone),
-                None => break,
-            }
+            self.wake_error(self.threads.id_at(t), Error::ObjectGone);
         }
         if let Some(t) = bound.and_then(|t| self.threads.get_mut(t)) {
             t.bound = None;
         }
         self.timers.cancel(Alarm::Notification(id.index()));
-        self.notifications.remove(id);
+        self.notifications.end(id);
         self.refund(pool, 0, cost::<Notification>());
     }
 }

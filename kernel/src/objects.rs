@@ -3,10 +3,11 @@
 use sila_abi::manifest::ServiceDecl;
 use sila_abi::record::{Digest, KeyId, Name, Version};
 
-use crate::arena::Id;
+use crate::arena::{Id, Vacant};
 use crate::cap::CapId;
+pub use crate::cap::NO_CHUNK;
 use crate::frames::Epoch;
-use crate::machine::{Frame, Registers};
+use crate::machine::{Context, Frame};
 use crate::paging::{Roots, UserRange};
 use crate::queue::Queue;
 use sila_abi::Slot;
@@ -232,8 +233,6 @@ pub enum ProcessState {
 
 /// Chunks of slots in the largest CSpace.
 pub const MAX_CHUNKS: usize = 16;
-/// A chunk number that means none.
-pub const NO_CHUNK: u16 = u16::MAX;
 /// Watchers of one process.
 pub const MAX_WATCHERS: usize = 4;
 
@@ -279,8 +278,6 @@ pub struct Process {
     pub roots: Option<Roots>,
     /// Chunks of its CSpace.
     pub chunks: [u16; MAX_CHUNKS],
-    /// Capabilities in the CSpace.
-    pub cap_count: u32,
     /// Highest priority its threads may have.
     pub ceiling: u8,
     /// Most threads.
@@ -350,11 +347,24 @@ pub enum ThreadState {
     Verifying,
 }
 
+bitflags::bitflags! {
+    /// What keeps a thread from the fast path.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub struct Quirks: u8 {
+        /// Its wait has a deadline.
+        const TIMED = 1 << 0;
+        /// It waits for a fault to be handled.
+        const FAULTED = 1 << 1;
+        /// It is making a Region that an interrupt kept from being finished.
+        const BUILDING = 1 << 2;
+    }
+}
+
 /// An execution context.
 #[derive(Debug)]
 pub struct Thread {
-    /// What ring 3 had in its registers.
-    pub registers: Registers,
+    /// What the processor is loaded with when it runs.
+    pub context: Context,
     /// Its process.
     pub process: ProcessId,
     /// Capabilities to it.
@@ -365,6 +375,14 @@ pub struct Thread {
     pub priority: u8,
     /// The priority it runs at.
     pub effective: u8,
+    /// What keeps it from the fast path.
+    pub quirks: Quirks,
+    /// First chunk of its process's CSpace.
+    pub chunk: u16,
+    /// The reply slot of its last receive.
+    pub reply_slot: u16,
+    /// The place of that slot.
+    pub reply_at: CapId,
     /// Frame of its XSAVE area.
     pub fpu: Frame,
     /// Its message page.
@@ -394,4 +412,149 @@ pub struct Found {
     pub id: CapId,
     /// What it holds.
     pub cap: crate::cap::Cap,
+}
+
+/// Stands for the name of no module.
+#[expect(clippy::panic, reason = "decided when the kernel is compiled")]
+const NAMELESS: Name = match Name::new("-") {
+    Ok(name) => name,
+    Err(_) => panic!("`-` is a name"),
+};
+
+const NOBODY: ProcessId = Id::from_parts(0, 0);
+const NO_POOL: PoolId = Id::from_parts(0, 0);
+
+impl Vacant for Pool {
+    fn vacant() -> Self {
+        Pool { parent: None, frames: Quota::default(), bytes: Quota::default(), caps: 0, dying: true }
+    }
+}
+
+impl Vacant for Region {
+    fn vacant() -> Self {
+        Region {
+            pool: None,
+            caps: 0,
+            backing: Backing::Contiguous(Frame(0)),
+            pages: 0,
+            filled: 0,
+            sealed: false,
+            mappings: 0,
+            writable: 0,
+            pins: 0,
+            epoch: Epoch::default(),
+        }
+    }
+}
+
+impl Vacant for Mapping {
+    fn vacant() -> Self {
+        Mapping {
+            pool: NO_POOL,
+            caps: 0,
+            region: Id::from_parts(0, 0),
+            process: NOBODY,
+            range: UserRange::NONE,
+            writable: false,
+            prev: None,
+            next: None,
+        }
+    }
+}
+
+impl Vacant for Endpoint {
+    fn vacant() -> Self {
+        Endpoint {
+            pool: NO_POOL,
+            caps: 0,
+            receiver: None,
+            label: None,
+            durable: false,
+            ceiling: 0,
+            senders: Queue::default(),
+            receivers: Queue::default(),
+        }
+    }
+}
+
+impl Vacant for Notification {
+    fn vacant() -> Self {
+        Notification {
+            pool: NO_POOL,
+            caps: 0,
+            flags: 0,
+            waiters: Queue::default(),
+            bound: None,
+            alarm_flags: 0,
+        }
+    }
+}
+
+impl Vacant for Job {
+    fn vacant() -> Self {
+        Job { pool: NO_POOL, caps: 0, members: 0 }
+    }
+}
+
+impl Vacant for Process {
+    fn vacant() -> Self {
+        let identity = Identity {
+            name: NAMELESS,
+            version: Version::MIN,
+            security_version: 0,
+            publisher: NAMELESS,
+            key_id: [0; 32],
+            service: None,
+            manifest_digest: [0; 32],
+        };
+        Process {
+            number: 0,
+            payer: NO_POOL,
+            pool: NO_POOL,
+            job: Id::from_parts(0, 0),
+            caps: 0,
+            identity,
+            state: ProcessState::Ended,
+            exit: Exit::default(),
+            roots: None,
+            chunks: [NO_CHUNK; MAX_CHUNKS],
+            ceiling: 0,
+            max_threads: 0,
+            thread_count: 0,
+            initial: None,
+            threads: None,
+            mappings: None,
+            image: None,
+            watchers: [None; MAX_WATCHERS],
+            teardown: 0,
+            reap_next: None,
+        }
+    }
+}
+
+impl Vacant for Thread {
+    fn vacant() -> Self {
+        Thread {
+            context: Context::default(),
+            process: NOBODY,
+            caps: 0,
+            state: ThreadState::Inactive,
+            priority: 0,
+            effective: 0,
+            quirks: Quirks::empty(),
+            chunk: NO_CHUNK,
+            reply_slot: 0,
+            reply_at: CapId::NOWHERE,
+            fpu: Frame(0),
+            message: None,
+            call: 0,
+            building: None,
+            bound: None,
+            slice_left: 0,
+            fault_endpoint: None,
+            fault: None,
+            prev: None,
+            next: None,
+        }
+    }
 }

@@ -57,6 +57,9 @@ pub struct UserRange {
 }
 
 impl UserRange {
+    /// No page.
+    pub(crate) const NONE: UserRange = UserRange { start: 0, pages: 0 };
+
     /// Checks alignment, overflow and bounds.
     pub fn new(start: u64, pages: u64) -> Result<Self, Error> {
         let bytes = pages.checked_mul(FRAME_SIZE as u64).ok_or(Error::BadAddress)?;

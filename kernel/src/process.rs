@@ -3,8 +3,8 @@
 use sila_abi::Error;
 use sila_abi::Slot;
 
-use crate::cap::{CHUNK, CapTable};
-use crate::kernel::Kernel;
+use crate::cap::{CHUNK, CapId, CapTable};
+use crate::kernel::{Attention, Kernel};
 use crate::machine::Machine;
 use crate::memory::Progress;
 use crate::objects::*;
@@ -29,6 +29,7 @@ impl Kernel {
         p.exit = exit;
         p.reap_next = self.reap;
         self.reap = Some(id);
+        self.attention |= Attention::REAP | Attention::SCHEDULE;
         while let Some(t) = self.processes.get(id).and_then(|p| p.threads) {
             self.end_thread(t);
         }
@@ -63,8 +64,11 @@ impl Kernel {
     pub(crate) fn reap_some(&mut self, m: &mut impl Machine) {
         for _ in 0..STEPS_PER_ENTRY {
             if self.nothing_to_reap() || m.interrupt_pending() || !self.reap_step(m) {
-                return;
+                break;
             }
+        }
+        if self.nothing_to_reap() {
+            self.attention -= Attention::REAP;
         }
     }
 
@@ -97,8 +101,8 @@ impl Kernel {
             self.release_endpoints(id, cursor);
             return false;
         }
-        if let Some(chunk) = p.chunks.iter().position(|&c| c != NO_CHUNK) {
-            self.empty_chunk(m, id, pool, chunk);
+        if let Some((chunk, &number)) = p.chunks.iter().enumerate().find(|(_, c)| **c != NO_CHUNK) {
+            self.empty_chunk(m, id, pool, chunk, number);
             return false;
         }
         if let Some(mapping) = p.mappings {
@@ -130,18 +134,13 @@ impl Kernel {
         }
     }
 
-    fn empty_chunk(&mut self, m: &mut impl Machine, id: ProcessId, pool: PoolId, chunk: usize) {
+    fn empty_chunk(&mut self, m: &mut impl Machine, id: ProcessId, pool: PoolId, chunk: usize, number: u16) {
         for offset in 0..CHUNK {
-            let slot = Slot((chunk * CHUNK + offset) as u16);
-            if let Ok(at) = self.cap_id(id, slot) {
-                self.delete(m, id, at);
-            }
+            self.delete(m, CapId::in_chunk(number, offset));
         }
-        if let Some(c) = self.processes.get_mut(id).and_then(|p| p.chunks.get_mut(chunk)) {
-            let freed = core::mem::replace(c, NO_CHUNK);
-            self.caps.put_chunk(freed);
-            self.refund(pool, 0, CapTable::CHUNK_BYTES);
-        }
+        self.set_chunk(id, chunk, NO_CHUNK);
+        self.caps.put_chunk(number);
+        self.refund(pool, 0, CapTable::CHUNK_BYTES);
     }
 
     fn free_address_space(&mut self, m: &mut impl Machine, id: ProcessId, pool: PoolId) -> bool {

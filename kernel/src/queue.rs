@@ -2,8 +2,10 @@
 //!
 //! Invariant: a thread (by arena slot) is in at most one queue at a time; the links live in one table.
 
-use alloc::vec;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
+
+use crate::objects::{Notification, Priced, Thread};
 
 const NONE: u32 = u32::MAX;
 
@@ -39,30 +41,33 @@ struct Link {
     queued: bool,
 }
 
+const UNLINKED: Link = Link { prev: NONE, next: NONE, priority: 0, queued: false };
+
+/// Slots of the arena of threads.
+const THREADS: usize = Thread::SLOTS as usize;
+/// Slots of the arena of notifications.
+const NOTIFICATIONS: usize = Notification::SLOTS as usize;
+
 /// The links of every thread slot.
 pub struct Links {
-    links: Vec<Link>,
+    links: Box<[Link; THREADS]>,
+}
+
+impl Default for Links {
+    fn default() -> Self {
+        Links { links: Box::new([UNLINKED; THREADS]) }
+    }
 }
 
 impl Links {
-    /// Links for `threads` slots.
-    pub fn new(threads: u32) -> Self {
-        Links { links: vec![Link { prev: NONE, next: NONE, priority: 0, queued: false }; threads as usize] }
+    #[inline(always)]
+    fn get(&self, at: u32) -> &Link {
+        &self.links[at as usize % THREADS]
     }
 
-    fn get(&self, at: u32) -> Link {
-        self.links.get(at as usize).copied().unwrap_or(Link {
-            prev: NONE,
-            next: NONE,
-            priority: 0,
-            queued: false,
-        })
-    }
-
-    fn set(&mut self, at: u32, change: impl FnOnce(&mut Link)) {
-        if let Some(l) = self.links.get_mut(at as usize) {
-            change(l);
-        }
+    #[inline(always)]
+    fn get_mut(&mut self, at: u32) -> &mut Link {
+        &mut self.links[at as usize % THREADS]
     }
 
     /// The thread after this one in its queue.
@@ -72,18 +77,20 @@ impl Links {
     }
 
     /// Links a thread in before `before`, or at the end.
+    #[inline(always)]
     fn link(&mut self, q: &mut Queue, thread: u32, priority: u8, before: u32) {
         let prev = if before == NONE { q.tail } else { self.get(before).prev };
-        self.set(thread, |l| *l = Link { prev, next: before, priority, queued: true });
+        *self.get_mut(thread) = Link { prev, next: before, priority, queued: true };
         if prev == NONE {
             q.head = thread
         } else {
-            self.set(prev, |l| l.next = thread)
+            self.get_mut(prev).next = thread
         }
-        if before == NONE { q.tail = thread } else { self.set(before, |l| l.prev = thread) }
+        if before == NONE { q.tail = thread } else { self.get_mut(before).prev = thread }
     }
 
     /// Appends a thread.
+    #[inline(always)]
     pub fn push_back(&mut self, q: &mut Queue, thread: u32, priority: u8) {
         self.link(q, thread, priority, NONE);
     }
@@ -94,6 +101,7 @@ impl Links {
     }
 
     /// Inserts a thread behind all of at least its priority.
+    #[inline(always)]
     pub fn insert(&mut self, q: &mut Queue, thread: u32, priority: u8) {
         let mut at = q.tail;
         let mut before = NONE;
@@ -105,22 +113,23 @@ impl Links {
     }
 
     /// Takes a thread out of its queue; false if it is in none.
+    #[inline(always)]
     pub fn remove(&mut self, q: &mut Queue, thread: u32) -> bool {
-        let l = self.get(thread);
+        let l = *self.get(thread);
         if !l.queued {
             return false;
         }
         if l.prev == NONE {
             q.head = l.next
         } else {
-            self.set(l.prev, |p| p.next = l.next)
+            self.get_mut(l.prev).next = l.next
         }
         if l.next == NONE {
             q.tail = l.prev
         } else {
-            self.set(l.next, |n| n.prev = l.prev)
+            self.get_mut(l.next).prev = l.prev
         }
-        self.set(thread, |x| *x = Link { prev: NONE, next: NONE, priority: 0, queued: false });
+        self.get_mut(thread).queued = false;
         true
     }
 
@@ -134,49 +143,67 @@ impl Links {
 
 /// The runnable threads: one queue a priority and a bitmap of the non-empty ones.
 pub struct ReadyQueues {
-    queues: Vec<Queue>,
+    queues: Box<[Queue; 256]>,
     bitmap: [u64; 4],
+    /// The highest non-empty priority, or −1.
+    top: i32,
 }
 
 impl Default for ReadyQueues {
     fn default() -> Self {
-        ReadyQueues { queues: vec![Queue::default(); 256], bitmap: [0; 4] }
+        ReadyQueues { queues: Box::new([Queue::default(); 256]), bitmap: [0; 4], top: -1 }
     }
 }
 
 impl ReadyQueues {
     /// Adds a thread behind (or, `first`, before) its equals.
+    #[inline(always)]
     pub fn push(&mut self, links: &mut Links, thread: u32, priority: u8, first: bool) {
-        if let Some(q) = self.queues.get_mut(priority as usize) {
-            if first {
-                links.push_front(q, thread, priority);
-            } else {
-                links.push_back(q, thread, priority);
-            }
-            self.bitmap[(priority >> 6) as usize] |= 1 << (priority & 63);
+        let q = &mut self.queues[priority as usize];
+        if first {
+            links.push_front(q, thread, priority);
+        } else {
+            links.push_back(q, thread, priority);
         }
+        self.bitmap[(priority >> 6) as usize] |= 1 << (priority & 63);
+        self.top = self.top.max(priority.into());
     }
 
     /// Removes a thread that was pushed with this priority.
+    #[inline(always)]
     pub fn remove(&mut self, links: &mut Links, thread: u32, priority: u8) {
-        if let Some(q) = self.queues.get_mut(priority as usize) {
-            links.remove(q, thread);
-            if q.is_empty() {
-                self.bitmap[(priority >> 6) as usize] &= !(1 << (priority & 63));
+        let q = &mut self.queues[priority as usize];
+        links.remove(q, thread);
+        if q.is_empty() {
+            self.bitmap[(priority >> 6) as usize] &= !(1 << (priority & 63));
+            if self.top == priority.into() {
+                self.top = self.scan();
             }
         }
     }
 
+    fn scan(&self) -> i32 {
+        let word = (0..4).rev().find(|&i| self.bitmap[i] != 0);
+        word.map_or(-1, |w| (w as i32) << 6 | (63 - self.bitmap[w].leading_zeros() as i32))
+    }
+
     /// The highest priority at which a thread is runnable.
+    #[inline(always)]
     pub fn highest(&self) -> Option<u8> {
-        let word = (0..4).rev().find(|&i| self.bitmap[i] != 0)?;
-        Some((word as u8) << 6 | (63 - self.bitmap[word].leading_zeros() as u8))
+        u8::try_from(self.top).ok()
+    }
+
+    /// As [`ReadyQueues::highest`]; −1 if no thread is runnable.
+    #[inline(always)]
+    pub const fn top(&self) -> i32 {
+        self.top
     }
 
     /// Takes the first thread of the highest priority.
+    #[inline(always)]
     pub fn pop_highest(&mut self, links: &mut Links) -> Option<u32> {
         let priority = self.highest()?;
-        let thread = self.queues.get(priority as usize)?.first()?;
+        let thread = self.queues[priority as usize].first()?;
         self.remove(links, thread, priority);
         Some(thread)
     }
@@ -194,69 +221,61 @@ pub enum Alarm {
 /// A binary heap of deadlines, at most one for each thread and notification.
 pub struct Timers {
     heap: Vec<(u64, Alarm)>,
-    thread_at: Vec<u32>,
-    notification_at: Vec<u32>,
+    thread_at: Box<[u32; THREADS]>,
+    notification_at: Box<[u32; NOTIFICATIONS]>,
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        Timers {
+            heap: Vec::with_capacity(THREADS + NOTIFICATIONS),
+            thread_at: Box::new([NONE; THREADS]),
+            notification_at: Box::new([NONE; NOTIFICATIONS]),
+        }
+    }
 }
 
 impl Timers {
-    /// Room for one deadline for each thread and notification slot.
-    pub fn new(threads: u32, notifications: u32) -> Self {
-        Timers {
-            heap: Vec::with_capacity((threads + notifications) as usize),
-            thread_at: vec![NONE; threads as usize],
-            notification_at: vec![NONE; notifications as usize],
-        }
-    }
-
-    fn place(&mut self, alarm: Alarm) -> Option<&mut u32> {
+    #[inline(always)]
+    fn place(&mut self, alarm: Alarm) -> &mut u32 {
         match alarm {
-            Alarm::Thread(i) => self.thread_at.get_mut(i as usize),
-            Alarm::Notification(i) => self.notification_at.get_mut(i as usize),
+            Alarm::Thread(i) => &mut self.thread_at[i as usize % THREADS],
+            Alarm::Notification(i) => &mut self.notification_at[i as usize % NOTIFICATIONS],
         }
     }
 
     fn put(&mut self, at: usize, item: (u64, Alarm)) {
         if let Some(slot) = self.heap.get_mut(at) {
             *slot = item;
-            if let Some(p) = self.place(item.1) {
-                *p = at as u32;
-            }
+            *self.place(item.1) = at as u32;
         }
     }
 
     /// Sets (or replaces) a deadline.
     pub fn set(&mut self, alarm: Alarm, deadline: u64) {
         self.cancel(alarm);
-        if self.place(alarm).is_none() || self.heap.len() == self.heap.capacity() {
-            return;
-        }
         self.heap.push((deadline, alarm));
         self.sift_up(self.heap.len() - 1, (deadline, alarm));
     }
 
     /// Forgets a deadline, if one was set.
+    #[inline(always)]
     pub fn cancel(&mut self, alarm: Alarm) {
-        let at = match self.place(alarm) {
-            Some(p) if *p != NONE => core::mem::replace(p, NONE) as usize,
-            _ => return,
-        };
+        let at = core::mem::replace(self.place(alarm), NONE) as usize;
+        if at < self.heap.len() {
+            self.take_out(at);
+        }
+    }
+
+    #[cold]
+    fn take_out(&mut self, at: usize) {
         let Some(last) = self.heap.pop() else { return };
         if at < self.heap.len() {
             self.put(at, last);
             self.sift_down(at, last);
-            if let Some(p) = self.place(last.1).map(|p| *p as usize) {
-                self.sift_up(p, last);
-            }
+            let p = *self.place(last.1) as usize;
+            self.sift_up(p, last);
         }
-    }
-
-    /// True if a deadline is set.
-    pub fn is_set(&self, alarm: Alarm) -> bool {
-        let at = match alarm {
-            Alarm::Thread(i) => self.thread_at.get(i as usize),
-            Alarm::Notification(i) => self.notification_at.get(i as usize),
-        };
-        at.is_some_and(|at| *at != NONE)
     }
 
     /// The earliest deadline.
@@ -313,7 +332,7 @@ mod tests {
 
     #[test]
     fn queue_orders_by_priority_then_arrival() {
-        let mut l = Links::new(8);
+        let mut l = Links::default();
         let mut q = Queue::default();
         for (t, p) in [(0, 5), (1, 9), (2, 5), (3, 9), (4, 1)] {
             l.insert(&mut q, t, p);
@@ -326,7 +345,7 @@ mod tests {
 
     #[test]
     fn ready_queues_yield_the_highest_first_and_rotate() {
-        let mut l = Links::new(8);
+        let mut l = Links::default();
         let mut r = ReadyQueues::default();
         r.push(&mut l, 0, 10, false);
         r.push(&mut l, 1, 255, false);
@@ -341,7 +360,7 @@ mod tests {
     proptest! {
         #[test]
         fn timers_agree_with_a_sorted_list(ops in proptest::collection::vec((0u8..3, 0u32..12, 0u64..50), 1..200)) {
-            let mut t = Timers::new(8, 4);
+            let mut t = Timers::default();
             let mut model: std::collections::BTreeMap<u32, u64> = Default::default();
             for (op, who, when) in ops {
                 let alarm = if who < 8 { Alarm::Thread(who) } else { Alarm::Notification(who - 8) };

@@ -7,7 +7,7 @@
 use sila_abi::Error;
 use sila_abi::syscall::{FOREVER, Outcome};
 
-use crate::kernel::{Kernel, Running};
+use crate::kernel::{Attention, Kernel, Running};
 use crate::machine::{Machine, Next};
 use crate::objects::*;
 use crate::queue::Alarm;
@@ -22,26 +22,41 @@ impl Kernel {
     }
 
     /// Lets a thread that waits for nothing (any more) run.
+    #[inline]
     pub(crate) fn make_ready(&mut self, id: ThreadId) {
-        if let Some(t) = self.threads.get_mut(id) {
-            t.state = ThreadState::Ready;
-            let priority = t.effective;
-            self.ready.push(&mut self.links, id.index(), priority, false);
+        let Some(t) = self.threads.get_mut(id) else { return };
+        t.state = ThreadState::Ready;
+        let priority = t.effective;
+        self.ready.push(&mut self.links, id.index(), priority, false);
+        self.consider(priority);
+    }
+
+    /// Something of this priority wants to run: if nothing above it does, there is a choice to be made.
+    #[inline(always)]
+    fn consider(&mut self, priority: u8) {
+        match self.running {
+            Running::Thread(now) if self.threads.known(now.index()).effective > priority => {}
+            _ => self.attention |= Attention::SCHEDULE,
         }
     }
 
-    /// Writes a system call's result into a thread's registers.
-    pub(crate) fn complete(&mut self, id: ThreadId, outcome: Outcome, badge: u64, words: [u64; 6]) {
+    /// Writes a system call's result into a thread's registers. Words that are not given keep their values.
+    #[inline(always)]
+    pub(crate) fn complete(&mut self, id: ThreadId, outcome: Outcome, badge: u64, words: &[u64]) {
         if let Some(t) = self.threads.get_mut(id) {
-            let r = &mut t.registers;
+            let r = &mut t.context.registers;
             r.rax = outcome.0;
             r.rdi = badge;
-            [r.rsi, r.rdx, r.r10, r.r8, r.r9, r.r12] = words;
+            let places = [&mut r.rsi, &mut r.rdx, &mut r.r10, &mut r.r8, &mut r.r9, &mut r.r12];
+            for (place, word) in places.into_iter().zip(words) {
+                *place = *word;
+            }
         }
     }
 
     /// Ends a thread's wait with a result.
-    pub(crate) fn wake(&mut self, id: ThreadId, outcome: Outcome, badge: u64, words: [u64; 6]) {
+    #[inline]
+    pub(crate) fn wake(&mut self, id: ThreadId, outcome: Outcome, badge: u64, words: &[u64]) {
         self.leave_wait(id);
         self.complete(id, outcome, badge, words);
         self.make_ready(id);
@@ -55,7 +70,7 @@ impl Kernel {
             self.doom(id);
             return;
         }
-        self.wake(id, Outcome::error(error, 0), 0, [0; 6]);
+        self.wake(id, Outcome::error(error, 0), 0, &[]);
     }
 
     /// Takes a thread out of whatever it waits in; it is then in no queue and has no deadline.
@@ -80,36 +95,49 @@ impl Kernel {
                 }
             }
             ThreadState::Verifying => self.abandon_verification(id),
-            ThreadState::Running if self.running == Running::Thread(id) => self.running = Running::Idle,
+            ThreadState::Running if self.running == Running::Thread(id) => {
+                self.running = Running::Idle;
+                self.attention |= Attention::SCHEDULE;
+            }
             _ => {}
         }
-        self.timers.cancel(Alarm::Thread(id.index()));
-        if let Some(t) = self.threads.get_mut(id) {
-            t.state = ThreadState::Inactive;
+        let t = self.threads.known_mut(id.index());
+        t.state = ThreadState::Inactive;
+        if t.quirks.contains(Quirks::TIMED) {
+            t.quirks -= Quirks::TIMED;
+            self.timers.cancel(Alarm::Thread(id.index()));
         }
     }
 
     /// Sets the deadline of the wait a thread is about to begin.
+    #[inline]
     pub(crate) fn start_wait(&mut self, id: ThreadId, state: ThreadState, deadline: u64) {
-        if let Some(t) = self.threads.get_mut(id) {
-            t.state = state;
-        }
+        let Some(t) = self.threads.get_mut(id) else { return };
+        t.state = state;
         if deadline != FOREVER {
+            t.quirks |= Quirks::TIMED;
             self.timers.set(Alarm::Thread(id.index()), deadline);
+            self.attention |= Attention::SCHEDULE;
         }
         if self.running == Running::Thread(id) {
             self.running = Running::Idle;
+            self.attention |= Attention::SCHEDULE;
         }
     }
 
     /// Changes the priority a thread runs at.
+    #[inline]
     pub(crate) fn set_effective(&mut self, id: ThreadId, priority: u8) {
         let Some(t) = self.threads.get_mut(id) else { return };
         let old = core::mem::replace(&mut t.effective, priority);
-        if t.state == ThreadState::Ready && old != priority {
+        if old == priority {
+            return;
+        }
+        if t.state == ThreadState::Ready {
             self.ready.remove(&mut self.links, id.index(), old);
             self.ready.push(&mut self.links, id.index(), priority, false);
         }
+        self.attention |= Attention::SCHEDULE;
     }
 
     /// Runs every timer that is due.
@@ -119,6 +147,7 @@ impl Kernel {
             match alarm {
                 Alarm::Thread(i) => {
                     if let Some(id) = self.thread_at(i) {
+                        self.threads.known_mut(i).quirks -= Quirks::TIMED;
                         self.wake_error(id, Error::Timeout);
                     }
                 }
@@ -133,7 +162,10 @@ impl Kernel {
 
     /// Chooses what the CPU does next and arms the timer for it.
     pub(crate) fn schedule(&mut self, m: &mut impl Machine) -> Next {
-        self.put_back_preempted(m);
+        self.attention -= Attention::SCHEDULE;
+        if self.running != Running::Idle {
+            self.put_back_preempted(m);
+        }
         if self.running == Running::Idle {
             self.pick(m);
         }
@@ -141,21 +173,14 @@ impl Kernel {
         match self.running {
             Running::Idle => Next::Idle,
             Running::Verification => Next::Verification,
-            Running::Thread(id) => self.next_thread(id),
+            Running::Thread(id) => self.resume_thread(id),
         }
     }
 
-    fn next_thread(&mut self, id: ThreadId) -> Next {
-        let roots = self.threads.get(id).and_then(|t| self.processes.get(t.process)).and_then(|p| p.roots);
-        match (self.threads.get_mut(id), roots) {
-            (Some(t), Some(roots)) => Next::Thread {
-                root: roots.kernel,
-                user_root: roots.user,
-                fpu: t.fpu,
-                registers: &raw mut t.registers,
-            },
-            _ => Next::Idle,
-        }
+    /// Goes on with a thread that is known to live.
+    #[inline(always)]
+    pub(crate) fn resume_thread(&mut self, id: ThreadId) -> Next {
+        Next::Thread(&raw mut self.threads.known_mut(id.index()).context)
     }
 
     /// Puts the running context back if something else should run.
@@ -176,11 +201,10 @@ impl Kernel {
                 let expired = self.slice_is_over(m);
                 if rival > own || expired {
                     let left = if expired { 0 } else { self.slice_left(m) };
-                    if let Some(t) = self.threads.get_mut(id) {
-                        t.state = ThreadState::Ready;
-                        t.slice_left = left;
-                        self.ready.push(&mut self.links, id.index(), t.effective, !expired);
-                    }
+                    let t = self.threads.known_mut(id.index());
+                    t.state = ThreadState::Ready;
+                    t.slice_left = left;
+                    self.ready.push(&mut self.links, id.index(), t.effective, !expired);
                     self.running = Running::Idle;
                 }
             }
@@ -223,22 +247,18 @@ impl Kernel {
             self.running = Running::Verification;
             return;
         }
-        let Some(id) = self.ready.pop_highest(&mut self.links).and_then(|i| self.thread_at(i)) else {
-            self.running = Running::Idle;
-            return;
-        };
-        if let Some(t) = self.threads.get_mut(id) {
-            t.state = ThreadState::Running;
-            if t.slice_left > 0 {
-                self.slice_end = m.now() + core::mem::take(&mut t.slice_left);
-            }
+        let Some(index) = self.ready.pop_highest(&mut self.links) else { return };
+        let t = self.threads.known_mut(index);
+        t.state = ThreadState::Running;
+        if t.slice_left > 0 {
+            self.slice_end = m.now() + core::mem::take(&mut t.slice_left);
         }
-        self.running = Running::Thread(id);
+        self.running = Running::Thread(self.threads.id_at(index));
     }
 
     fn arm_timer(&mut self, m: &mut impl Machine) {
         let own = match self.running {
-            Running::Thread(id) => self.threads.get(id).map(|t| t.effective),
+            Running::Thread(id) => Some(self.threads.known(id.index()).effective),
             Running::Verification => self.verifier.priority(),
             Running::Idle => None,
         };
@@ -254,7 +274,8 @@ impl Kernel {
             }
             deadline = deadline.min(self.slice_end);
         }
-        if deadline != self.armed {
+        // A timer that is set for an earlier time finds nothing due, and is then set anew.
+        if deadline < self.armed {
             self.armed = deadline;
             m.set_timer(deadline);
         }

@@ -89,7 +89,9 @@ impl Machine for SimMachine {
         0xff
     }
     fn port_write(&mut self, _port: u16, _width: u8, _value: u32) {}
-    fn init_fpu(&mut self, _fpu: Frame) {}
+    fn init_fpu(&mut self, fpu: Frame) -> u64 {
+        fpu.address()
+    }
     fn report(&mut self, line: &[u8]) {
         self.log.push(String::from_utf8_lossy(line).to_string());
     }

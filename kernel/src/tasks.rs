@@ -152,7 +152,7 @@ impl Kernel {
             Op::ThreadSuspend => {
                 let target: ThreadId = c.id();
                 if target == c.thread {
-                    self.complete(target, Outcome::message(0, 0, 0), 0, [0; 6]);
+                    self.complete(target, Outcome::message(0, 0, 0), 0, &[]);
                     self.suspend(target);
                     return Ok(Flow::Blocked);
                 }
@@ -237,7 +237,7 @@ impl Kernel {
         if state == ProcessState::Running {
             self.make_ready(id);
         }
-        self.install_new(c, at, ObjectType::Thread, id, Rights::READ | Rights::MANAGE | Rights::COPY)
+        self.install_new(at, ObjectType::Thread, id, Rights::READ | Rights::MANAGE | Rights::COPY)
     }
 }
 

@@ -2,8 +2,9 @@
 
 use sila_abi::Error;
 
+use crate::cap::CapId;
 use crate::kernel::Kernel;
-use crate::machine::{Machine, Registers};
+use crate::machine::{Context, Machine, Registers};
 use crate::objects::*;
 use crate::paging::{self, Access, UserRange};
 
@@ -64,8 +65,8 @@ impl Kernel {
                 return Err(e);
             }
         };
-        m.init_fpu(fpu);
-        self.link_thread(process, start, fpu, message)
+        let extended = m.init_fpu(fpu);
+        self.link_thread(process, start, fpu, extended, message)
     }
 
     fn link_thread(
@@ -73,6 +74,7 @@ impl Kernel {
         process: ProcessId,
         start: Start,
         fpu: crate::machine::Frame,
+        extended: u64,
         message: Option<(crate::machine::Frame, u64)>,
     ) -> Result<ThreadId, Error> {
         let registers = Registers {
@@ -84,14 +86,20 @@ impl Kernel {
             ss: USER_SS,
             ..Registers::default()
         };
-        let next = self.processes.get(process).and_then(|p| p.threads);
+        let p = self.processes.get(process).ok_or(Error::ObjectGone)?;
+        let (next, chunk, roots) = (p.threads, p.chunks[0], p.roots.ok_or(Error::Dying)?);
+        let (root, user_root) = (roots.kernel.address(), roots.user.address());
         let thread = Thread {
-            registers,
+            context: Context { registers, root, user_root, extended },
             process,
             caps: 0,
             state: ThreadState::Inactive,
             priority: start.priority,
             effective: start.priority,
+            quirks: Quirks::empty(),
+            chunk,
+            reply_slot: 0,
+            reply_at: CapId::NOWHERE,
             fpu,
             message,
             call: 0,
@@ -139,29 +147,32 @@ impl Kernel {
     /// removed by the caller unless the whole address space goes.
     pub(crate) fn end_thread(&mut self, id: ThreadId) {
         self.leave_wait(id);
-        let Some(t) = self.threads.remove(id) else { return };
-        if let Some(n) = t.bound.and_then(|n| self.notifications.get_mut(n)) {
+        let Some(t) = self.threads.get(id) else { return };
+        let (bound, building, prev, next) = (t.bound, t.building, t.prev, t.next);
+        let (process, fpu, message) = (t.process, t.fpu, t.message);
+        self.threads.end(id);
+        if let Some(n) = bound.and_then(|n| self.notifications.get_mut(n)) {
             n.bound = None;
         }
-        if let Some(region) = t.building {
+        if let Some(region) = building {
             self.drop_region(region);
         }
-        match t.prev.and_then(|p| self.threads.get_mut(p)) {
-            Some(prev) => prev.next = t.next,
+        match prev.and_then(|p| self.threads.get_mut(p)) {
+            Some(prev) => prev.next = next,
             None => {
-                if let Some(p) = self.processes.get_mut(t.process) {
-                    p.threads = t.next;
+                if let Some(p) = self.processes.get_mut(process) {
+                    p.threads = next;
                 }
             }
         }
-        if let Some(next) = t.next.and_then(|n| self.threads.get_mut(n)) {
-            next.prev = t.prev;
+        if let Some(next) = next.and_then(|n| self.threads.get_mut(n)) {
+            next.prev = prev;
         }
-        let Some(p) = self.processes.get_mut(t.process) else { return };
+        let Some(p) = self.processes.get_mut(process) else { return };
         p.thread_count = p.thread_count.saturating_sub(1);
         let pool = p.pool;
-        self.put_frame(pool, t.fpu);
-        if let Some((frame, _)) = t.message {
+        self.put_frame(pool, fpu);
+        if let Some((frame, _)) = message {
             self.put_frame(pool, frame);
         }
         self.refund(pool, 0, cost::<Thread>());
@@ -191,9 +202,10 @@ impl Kernel {
             _ => {
                 self.leave_wait(id);
                 // A thread that faulted runs its instruction again when it is resumed.
-                let faulted = self.threads.get_mut(id).is_some_and(|t| t.fault.take().is_some());
-                if !faulted {
-                    self.complete(id, sila_abi::syscall::Outcome::error(Error::Suspended, 0), 0, [0; 6]);
+                let t = self.threads.known_mut(id.index());
+                t.quirks -= Quirks::FAULTED;
+                if t.fault.take().is_none() {
+                    self.complete(id, sila_abi::syscall::Outcome::error(Error::Suspended, 0), 0, &[]);
                 }
             }
         }

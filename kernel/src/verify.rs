@@ -20,7 +20,7 @@ use sila_crypto::hash::{BulkHasher, id_digest};
 use sila_crypto::keystore::KeyStore;
 
 use crate::create::LoadRequest;
-use crate::kernel::{Fail, Kernel, Running};
+use crate::kernel::{Attention, Fail, Kernel, Running};
 use crate::machine::{FRAME_SIZE, FRAME_WORDS, Frame, FrameReader, Machine};
 use crate::memory::frame_of;
 use crate::objects::*;
@@ -197,7 +197,11 @@ impl Default for Verifier {
 
 impl Verifier {
     /// The priority at which the context wants to run; `None` if it has nothing to do.
+    #[inline]
     pub fn priority(&self) -> Option<u8> {
+        if self.queue.is_empty() && self.active.is_none() {
+            return None;
+        }
         let queued = self.queue.iter().map(|r| r.priority).max();
         match (&self.active, &self.finished) {
             (Some(_), Some(_)) => None,
@@ -242,6 +246,7 @@ impl Kernel {
         }
         let priority = self.threads.get(thread).map_or(0, |t| t.effective);
         self.verifier.queue.push(Request { thread: Some(thread), priority, wanted });
+        self.attention |= Attention::SCHEDULE;
         Ok(())
     }
 
@@ -299,6 +304,7 @@ impl Kernel {
     /// The context has finished its job.
     pub(crate) fn verification_done(&mut self, m: &mut impl Machine) {
         self.verifier.finished = m.finish_verification();
+        self.attention |= Attention::SCHEDULE;
         // The next job, if one waits, is chosen and handed over by the scheduler.
         if self.running == Running::Verification {
             self.running = Running::Idle;
@@ -333,9 +339,10 @@ impl Kernel {
             None => Ok(()),
         };
         if result.is_err() {
-            self.shrink_grown();
+            self.shrink_grown()
+        } else {
+            self.keep_grown()
         }
-        self.grown = Default::default();
         self.release_request(&request.wanted);
         if let Some(thread) = request.thread {
             self.answer_verified(thread, result);
@@ -361,11 +368,9 @@ impl Kernel {
 
     fn answer_verified(&mut self, thread: ThreadId, result: Result<(), Fail>) {
         match result {
-            Ok(()) => self.wake(thread, Outcome::message(0, 0, 0), 0, [0; 6]),
+            Ok(()) => self.wake(thread, Outcome::message(0, 0, 0), 0, &[]),
             Err(f) => {
-                let words = u8::from(f.detail.is_some());
-                let word = f.detail.unwrap_or(0);
-                self.wake(thread, Outcome::error(f.error, words), 0, [word, 0, 0, 0, 0, 0]);
+                self.wake(thread, Outcome::error(f.error, f.detail.is_some().into()), 0, f.detail.as_slice());
             }
         }
     }

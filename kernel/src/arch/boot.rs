@@ -244,6 +244,7 @@ fn start_machine(found: &Found) {
     power::enable_acpi(&found.tables);
     hardware.fpu = Fpu::start(found.facts.features);
     hardware.mitigations = found.mitigations;
+    hardware.guarded_switch = found.mitigations.kpti || found.mitigations.ibpb_on_switch;
     hardware.fsgsbase = found.facts.features.contains(Features::FSGSBASE);
     hardware.smap = found.facts.features.contains(Features::SMAP);
     hardware.kernel_half = found.kernel_half;

@@ -38,6 +38,11 @@ pub trait Core: Sized {
     fn first_context<M: Machine>(&mut self, machine: &mut M) -> Next;
     /// Handles one entry.
     fn handle<M: Machine>(&mut self, machine: &mut M, entry: Entry) -> Next;
+    /// Handles a system call.
+    #[inline(always)]
+    fn handle_syscall<M: Machine>(&mut self, machine: &mut M) -> Next {
+        self.handle(machine, Entry::Syscall)
+    }
 }
 
 /// A job of the verification context.
@@ -76,9 +81,13 @@ mod real {
             self.decide(machine)
         }
 
-        #[inline(always)]
         fn handle<M: Machine>(&mut self, machine: &mut M, entry: Entry) -> Next {
             self.enter(machine, entry)
+        }
+
+        #[inline(always)]
+        fn handle_syscall<M: Machine>(&mut self, machine: &mut M) -> Next {
+            self.syscall(machine)
         }
     }
 

@@ -7,7 +7,6 @@
 use core::arch::asm;
 use kernel::cpu::Features;
 
-use super::layout::physmap;
 use super::regs::cpuid;
 
 /// x87, SSE, AVX and the three parts of AVX-512.
@@ -60,41 +59,39 @@ impl Fpu {
         frame[3] = 0x1f80;
     }
 
-    /// Saves the registers into the area at a physical address.
+    /// Saves the registers into an area. All that XCR0 enables: the masks say so.
     ///
     /// # Safety
-    /// The address must be that of a thread's FPU frame.
+    /// The address must be that of a thread's area.
+    #[inline(always)]
     pub unsafe fn save(&self, area: u64) {
-        let area = physmap(area);
-        let (low, high) = (self.mask as u32, (self.mask >> 32) as u32);
         // SAFETY: the area is a whole frame, aligned, and the enabled state fits it.
         unsafe {
             if self.mask == 0 {
                 asm!("fxsave64 [{}]", in(reg) area, options(nostack, preserves_flags));
             } else {
-                asm!("xsave64 [{}]", in(reg) area, in("eax") low, in("edx") high, options(nostack, preserves_flags));
+                asm!("xsave64 [{}]", in(reg) area, in("eax") -1, in("edx") -1, options(nostack, preserves_flags));
             }
         }
     }
 
-    /// Loads the registers from the area at a physical address.
+    /// Loads the registers from an area.
     ///
     /// # Safety
-    /// The address must be that of a thread's FPU frame, written only by `init` and `save`.
+    /// The address must be that of a thread's area, written only by `init` and `save`.
+    #[inline(always)]
     pub unsafe fn restore(&self, area: u64) {
-        let area = physmap(area);
-        let (low, high) = (self.mask as u32, (self.mask >> 32) as u32);
         // SAFETY: the area holds a valid state (the caller's promise), so no instruction faults.
         unsafe {
             if self.leaks_pointers {
                 // Gives the pointers a value that says nothing, as restoring may not overwrite them.
-                let zero = 0u32;
-                asm!("fnclex", "ffree st(7)", "fild dword ptr [{}]", in(reg) &zero, options(nostack));
+                static ZERO: u32 = 0;
+                asm!("fnclex", "ffree st(7)", "fild dword ptr [{}]", in(reg) &raw const ZERO, options(nostack));
             }
             if self.mask == 0 {
                 asm!("fxrstor64 [{}]", in(reg) area, options(nostack, preserves_flags));
             } else {
-                asm!("xrstor64 [{}]", in(reg) area, in("eax") low, in("edx") high, options(nostack, preserves_flags));
+                asm!("xrstor64 [{}]", in(reg) area, in("eax") -1, in("edx") -1, options(nostack, preserves_flags));
             }
         }
     }

@@ -43,6 +43,8 @@ pub struct Hardware {
     pub mitigations: Mitigations,
     /// WRFSBASE exists and is on.
     pub fsgsbase: bool,
+    /// A switch to another root takes more than loading it.
+    pub guarded_switch: bool,
     /// SMAP is on.
     pub smap: bool,
     /// Upper half of every root.
@@ -70,6 +72,7 @@ impl Hardware {
             verw_on_exit: false,
         },
         fsgsbase: false,
+        guarded_switch: false,
         smap: false,
         kernel_half: [0; 256],
         entry_half: [0; 256],
@@ -114,10 +117,11 @@ impl Hardware {
     /// forget it.
     #[inline(always)]
     fn overwrites(&mut self, frame: Frame) {
-        // SAFETY: the core runs inside an entry; this field is not borrowed elsewhere meanwhile.
-        let fpu = unsafe { &mut (*percpu::this()).fpu };
-        if *fpu == frame.address() {
-            *fpu = 0;
+        // SAFETY: the core runs inside an entry; these fields are not borrowed elsewhere meanwhile.
+        let (extended, loaded) = unsafe { (&mut (*percpu::this()).extended, &mut (*percpu::this()).loaded) };
+        if *extended == physmap(frame.address()) {
+            *extended = 0;
+            *loaded = null_mut();
         }
     }
 }
@@ -132,9 +136,7 @@ impl Machine for Hardware {
 
     fn copy_frame(&mut self, from: Frame, to: Frame) {
         self.overwrites(to);
-        let (from, to) = (self.pointer(from), self.pointer(to));
-        // SAFETY: as for `frame`; `copy` allows both to be one.
-        unsafe { core::ptr::copy(from, to, 1) };
+        self.copy_words(from, to, 0, FRAME_WORDS);
     }
 
     fn zero_frame(&mut self, frame: Frame) {
@@ -167,9 +169,10 @@ impl Machine for Hardware {
 
     fn flush_root(&mut self, root: Frame) {
         // SAFETY: see `overwrites`.
-        let loaded = unsafe { &mut (*percpu::this()).root };
-        if *loaded == root.address() {
-            *loaded = self.boot_root;
+        let (in_use, loaded) = unsafe { (&mut (*percpu::this()).root, &mut (*percpu::this()).loaded) };
+        if *in_use == root.address() {
+            *in_use = self.boot_root;
+            *loaded = null_mut();
             // SAFETY: the kernel's own root maps the whole kernel.
             unsafe { regs::set_cr3(self.boot_root) };
         }
@@ -224,12 +227,24 @@ impl Machine for Hardware {
         }
     }
 
-    fn init_fpu(&mut self, fpu: Frame) {
+    fn init_fpu(&mut self, fpu: Frame) -> u64 {
         self.overwrites(fpu);
-        // A new thread may stand where one that is gone stood: its selectors and bases are not loaded.
+        // A new thread may stand where one that is gone stood, and nothing of it is loaded.
         // SAFETY: see `overwrites`.
-        unsafe { (*percpu::this()).bases_of = null_mut() };
+        unsafe { (*percpu::this()).loaded = null_mut() };
         Fpu::init(self.frame(fpu));
+        physmap(fpu.address())
+    }
+
+    #[inline(always)]
+    fn copy_words(&mut self, from: Frame, to: Frame, first: usize, end: usize) {
+        let (first, end) = (first.min(FRAME_WORDS), end.min(FRAME_WORDS));
+        let (from, to) = (self.pointer(from).cast::<u64>(), self.pointer(to).cast::<u64>());
+        // SAFETY: as for `frame`; both ends lie in the frames, and one frame copied onto itself stays as it is.
+        unsafe {
+            core::arch::asm!("rep movsq", inout("rcx") end.saturating_sub(first) => _, inout("rsi") from.add(first) => _,
+                inout("rdi") to.add(first) => _, options(nostack, preserves_flags));
+        }
     }
 
     fn report(&mut self, line: &[u8]) {

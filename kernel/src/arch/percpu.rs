@@ -9,7 +9,7 @@ use core::arch::asm;
 use core::mem::offset_of;
 use core::sync::atomic::AtomicU64;
 
-use kernel::machine::Registers;
+use kernel::machine::{Context, Registers};
 
 use super::layout;
 
@@ -40,14 +40,12 @@ pub struct PerCpu {
     pub entry: EntryPage,
     /// The root that is loaded in ring 0.
     pub root: u64,
-    /// Physical address of the FPU area whose contents are in the registers; 0 for none.
-    pub fpu: u64,
-    /// FS base that was last loaded for the running thread.
-    pub fs_base: u64,
-    /// GS base that was last loaded for the running thread.
-    pub gs_base: u64,
-    /// The thread whose segment bases are loaded; null for none.
-    pub bases_of: *mut Registers,
+    /// The area that the extended state in the registers belongs to; 0 for none.
+    pub extended: u64,
+    /// The thread that the extended state and the segment bases belong to, while `extended` is not 0.
+    pub owner: *mut Context,
+    /// The context of which everything is loaded; null if that is not known.
+    pub loaded: *mut Context,
     /// Save area of the verification context.
     pub verification: Registers,
     /// Save area of idle.

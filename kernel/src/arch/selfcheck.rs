@@ -9,7 +9,7 @@ use alloc::boxed::Box;
 use core::arch::global_asm;
 
 use kernel::log;
-use kernel::machine::{Entry, Frame, FrameReader, Machine, Next, PowerOff, Registers};
+use kernel::machine::{Context, Entry, Frame, FrameReader, Machine, Next, PowerOff, Registers};
 
 use super::core_iface::{BootInfo, Core, Refused, RunJob};
 use super::fwcfg;
@@ -31,10 +31,7 @@ const SLICE: u64 = 1_000_000;
 const COM1_INTERRUPT_ENABLE: u16 = 0x3f9;
 
 struct Thread {
-    root: Frame,
-    user_root: Frame,
-    fpu: Frame,
-    registers: Box<Registers>,
+    context: Box<Context>,
 }
 
 #[derive(PartialEq, Eq, Clone, Copy, Debug)]
@@ -160,7 +157,7 @@ fn make_thread<M: Machine>(
             user
         }
     };
-    machine.init_fpu(fpu);
+    let extended = machine.init_fpu(fpu);
     let registers = Registers {
         rip: CODE + offset,
         rsp: STACK_TOP,
@@ -169,19 +166,15 @@ fn make_thread<M: Machine>(
         gs_base: DATA + 0x108 + 0x100 * u64::from(offset != 0),
         ..Registers::default()
     };
-    Thread { root, user_root, fpu, registers: Box::new(registers) }
+    let (root, user_root) = (root.address(), user_root.address());
+    Thread { context: Box::new(Context { registers, root, user_root, extended }) }
 }
 
 impl SelfCheck {
     fn thread(&mut self, index: usize) -> Next {
         self.running = index;
         let thread = &mut self.threads[index];
-        Next::Thread {
-            root: thread.root,
-            user_root: thread.user_root,
-            fpu: thread.fpu,
-            registers: &raw mut *thread.registers,
-        }
+        Next::Thread(&raw mut *thread.context)
     }
 
     fn pass<M: Machine>(&self, machine: &mut M, step: &str) {
@@ -198,7 +191,7 @@ impl SelfCheck {
             Error,
             "selfcheck: {why} in {:?}: {entry:?} {:x?}",
             self.phase,
-            self.threads[self.running].registers
+            self.threads[self.running].context.registers
         );
         machine.report(b"selfcheck: FAILED");
         machine.power_off(PowerOff::Failure);
@@ -207,7 +200,7 @@ impl SelfCheck {
 
     /// Syscalls of the test program: 1 check registers, 2 step passed, 3 failed, 4 all done.
     fn syscall<M: Machine>(&mut self, machine: &mut M) -> Next {
-        let registers = &mut self.threads[self.running].registers;
+        let registers = &mut self.threads[self.running].context.registers;
         match registers.rax {
             1 => {
                 let got = [
@@ -246,7 +239,7 @@ impl SelfCheck {
     }
 
     fn fault<M: Machine>(&mut self, machine: &mut M, entry: Entry, vector: u8, address: u64) -> Next {
-        let registers = &mut self.threads[self.running].registers;
+        let registers = &mut self.threads[self.running].context.registers;
         if self.phase == Phase::Canonical && vector == 13 {
             self.pass(machine, "canonical addresses only");
             return self.verify(machine);

@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use alloc::boxed::Box;
 use kernel::log;
-use kernel::machine::{Entry, Frame, FrameReader, Next, Registers};
+use kernel::machine::{Context, Entry, Frame, FrameReader, Next, Registers};
 
 use super::core_iface::{ActiveCore, Core, Job, RunJob};
 use super::descriptors::{KERNEL_CODE, KERNEL_DATA};
@@ -83,7 +83,11 @@ pub struct ExceptionFrame {
 
 /// The SYSCALL entry. Returns the save area of the thread to resume.
 pub extern "C" fn on_syscall() -> *mut Registers {
-    run(Entry::Syscall)
+    // SAFETY: this is an entry.
+    let (glue, cpu) = unsafe { (glue(), cpu()) };
+    let Some(core) = &mut glue.core else { fatal("a system call before the core has booted") };
+    let next = core.handle_syscall(&mut glue.hardware);
+    leave(cpu, &mut glue.hardware, next)
 }
 
 /// Every other entry. Returns the save area of the thread to resume.
@@ -135,7 +139,7 @@ fn resume_same(cpu: &mut PerCpu) -> *mut Registers {
 }
 
 /// Asks the core what to do and prepares the CPU for it.
-#[inline(always)]
+#[inline(never)]
 fn run(entry: Entry) -> *mut Registers {
     // SAFETY: this is an entry.
     let (glue, cpu) = unsafe { (glue(), cpu()) };
@@ -155,18 +159,13 @@ pub fn start(next: Next) -> ! {
 
 #[inline(always)]
 fn leave(cpu: &mut PerCpu, hardware: &mut Hardware, next: Next) -> *mut Registers {
-    let Next::Thread { root, user_root, fpu, registers } = next else {
-        leave_for_kernel(cpu, hardware, next)
-    };
-    if registers != cpu.bases_of || root.address() != cpu.root || fpu.address() != cpu.fpu {
-        switch(cpu, hardware, root, user_root, fpu, registers);
-    } else {
-        // SAFETY: the core keeps the registers valid until the next entry.
-        let (fs, gs) = unsafe { ((*registers).fs_base, (*registers).gs_base) };
-        if fs != cpu.fs_base || gs != cpu.gs_base {
-            load_bases(cpu, hardware, registers);
-        }
+    let Next::Thread(context) = next else { leave_for_kernel(cpu, hardware, next) };
+    if context != cpu.loaded {
+        // SAFETY: the core keeps the context valid until the next entry, and nobody else looks at it now.
+        unsafe { switch(cpu, hardware, context) };
     }
+    // A context begins with its registers.
+    let registers = context.cast();
     cpu.entry.current = registers;
     if hardware.mitigations.verw_on_exit {
         clear_buffers();
@@ -174,92 +173,100 @@ fn leave(cpu: &mut PerCpu, hardware: &mut Hardware, next: Next) -> *mut Register
     registers
 }
 
-/// Loads what belongs to another thread.
-fn switch(
-    cpu: &mut PerCpu,
-    hardware: &mut Hardware,
-    root: Frame,
-    user_root: Frame,
-    fpu: Frame,
-    registers: *mut Registers,
-) {
-    let root = root.address();
+const _: () = assert!(core::mem::offset_of!(Context, registers) == 0);
+
+/// Loads what is not loaded yet of a thread's context.
+///
+/// # Safety
+/// The context must be valid and its root made from `kernel_half`.
+#[inline(always)]
+unsafe fn switch(cpu: &mut PerCpu, hardware: &mut Hardware, context: *mut Context) {
+    // SAFETY: the caller's promise.
+    let (root, user_root, extended) = unsafe { ((*context).root, (*context).user_root, (*context).extended) };
     if root != cpu.root {
-        // SAFETY: the core builds every root from `kernel_half`.
+        // SAFETY: the caller's promise.
         unsafe { regs::set_cr3(root) };
         cpu.root = root;
-        if hardware.mitigations.ibpb_on_switch {
-            // SAFETY: the register exists where the mitigation is chosen.
-            unsafe { regs::wrmsr(regs::msr::PRED_CMD, 1) };
+        if hardware.guarded_switch {
+            switch_guarded(cpu, hardware, root, user_root);
         }
     }
+    // Areas of extended state are unique: with another one, everything of another thread is loaded.
+    if extended != cpu.extended {
+        // SAFETY: `cpu.extended` is a thread's area, or 0 after the core gave its frame other contents; the new one
+        // was made by `init_fpu`.
+        unsafe {
+            if cpu.extended != 0 {
+                hardware.fpu.save(cpu.extended);
+            }
+            hardware.fpu.restore(extended);
+            switch_bases(cpu, hardware, context);
+        }
+        cpu.extended = extended;
+        cpu.owner = context;
+    }
+    cpu.loaded = context;
+}
+
+/// What some processors need when another root was loaded.
+#[cold]
+fn switch_guarded(cpu: &mut PerCpu, hardware: &Hardware, root: u64, user_root: u64) {
     if hardware.mitigations.kpti {
         cpu.entry.kernel_root = root;
-        cpu.entry.user_root = user_root.address();
+        cpu.entry.user_root = user_root;
     }
-    let fpu = fpu.address();
-    if fpu != cpu.fpu {
-        // SAFETY: `cpu.fpu` is a thread's frame, or 0 after the core wrote something else into that frame; the
-        // next one was made by `init_fpu`.
-        unsafe {
-            if cpu.fpu != 0 {
-                hardware.fpu.save(cpu.fpu);
-            }
-            hardware.fpu.restore(fpu);
-        }
-        cpu.fpu = fpu;
-    }
-    load_bases(cpu, hardware, registers);
-}
-
-/// Loads null selectors and the segment bases of a thread. Always both: a thread can change its own
-/// selectors and thereby the bases, and the next one must not see that.
-fn load_bases(cpu: &mut PerCpu, hardware: &Hardware, registers: *mut Registers) {
-    if hardware.fsgsbase && !cpu.bases_of.is_null() && cpu.bases_of != registers {
-        save_bases(cpu.bases_of);
-    }
-    // SAFETY: the core keeps the registers valid until the next entry.
-    let (fs, gs) = unsafe { ((*registers).fs_base, (*registers).gs_base) };
-    cpu.bases_of = registers;
-    (cpu.fs_base, cpu.gs_base) = (fs, gs);
-    // A base that is not canonical would fault here: such a thread gets 0.
-    let lower = |base: u64| if base < layout::USER_END { base } else { 0 };
-    let (fs, gs) = (lower(fs), lower(gs));
-    // SAFETY: ring 0 uses none of DS, ES and FS; GS is exchanged by SWAPGS around the change, with
-    // interrupts off, and NMI and its like load GS themselves.
-    unsafe {
-        if hardware.fsgsbase {
-            asm!(
-                "mov ds, {zero:e}", "mov es, {zero:e}", "mov fs, {zero:e}", "wrfsbase {fs}",
-                "swapgs", "mov gs, {zero:e}", "wrgsbase {gs}", "swapgs",
-                zero = in(reg) 0, fs = in(reg) fs, gs = in(reg) gs, options(nostack, preserves_flags),
-            );
-        } else {
-            asm!(
-                "mov ds, {zero:e}", "mov es, {zero:e}", "mov fs, {zero:e}",
-                "swapgs", "mov gs, {zero:e}", "swapgs",
-                zero = in(reg) 0, options(nostack, preserves_flags),
-            );
-            // `mov gs` may have cleared the base that SWAPGS then put aside: both are written anew.
-            regs::wrmsr(regs::msr::FS_BASE, fs);
-            regs::wrmsr(regs::msr::KERNEL_GS_BASE, gs);
-        }
+    if hardware.mitigations.ibpb_on_switch {
+        // SAFETY: the register exists where the mitigation is chosen.
+        unsafe { regs::wrmsr(regs::msr::PRED_CMD, 1) };
     }
 }
 
-/// Reads back the bases that the thread which leaves may have set by itself.
-fn save_bases(registers: *mut Registers) {
-    let (fs, gs): (u64, u64);
-    // SAFETY: FSGSBASE is on; the thread's GS base is the one that SWAPGS put aside, and interrupts are off.
+/// Puts away the segment bases of the thread that leaves, which may have set them by itself, and loads null
+/// selectors and the bases of the next one. Always all of them: a thread can change its own selectors and thereby
+/// the bases, and the next one must not see that.
+///
+/// # Safety
+/// As for [`switch`]; `cpu.extended` must still be that of the thread that leaves.
+#[inline(always)]
+unsafe fn switch_bases(cpu: &mut PerCpu, hardware: &Hardware, context: *mut Context) {
+    // SAFETY: the caller's promise.
+    let (fs, gs) = unsafe { ((*context).registers.fs_base, (*context).registers.gs_base) };
+    if !hardware.fsgsbase {
+        load_bases_by_msr(fs, gs);
+        return;
+    }
+    let (old_fs, old_gs): (u64, u64);
+    // SAFETY: FSGSBASE is on. The bases come from `old_fs` and `old_gs` of an earlier switch or from the core, which
+    // starts with 0: they are canonical. Ring 0 uses none of DS, ES and FS; GS is exchanged by SWAPGS around the change, with interrupts off,
+    // and NMI and its like load GS themselves.
     unsafe {
         asm!(
-            "rdfsbase {fs}", "swapgs", "rdgsbase {gs}", "swapgs",
-            fs = out(reg) fs, gs = out(reg) gs, options(nostack, preserves_flags, nomem),
+            "rdfsbase {old_fs}", "swapgs", "rdgsbase {old_gs}",
+            "mov ds, {zero:e}", "mov es, {zero:e}", "mov fs, {zero:e}", "mov gs, {zero:e}",
+            "wrfsbase {fs}", "wrgsbase {gs}", "swapgs",
+            old_fs = out(reg) old_fs, old_gs = out(reg) old_gs,
+            zero = in(reg) 0, fs = in(reg) fs, gs = in(reg) gs, options(nostack, preserves_flags),
         );
+        // The owner's place may have been given to another thread meanwhile, whose area is another one.
+        if cpu.extended != 0 && (*cpu.owner).extended == cpu.extended {
+            ((*cpu.owner).registers.fs_base, (*cpu.owner).registers.gs_base) = (old_fs, old_gs);
+        }
     }
-    // SAFETY: the pointer was given by the core for this thread; `init_fpu` clears it before the thread's
-    // place in the arena, which never moves, is given to another.
-    unsafe { ((*registers).fs_base, (*registers).gs_base) = (fs, gs) };
+}
+
+/// Without FSGSBASE a thread cannot set a base by itself: there is nothing to put away.
+#[cold]
+fn load_bases_by_msr(fs: u64, gs: u64) {
+    // SAFETY: as in `switch_bases`. `mov gs` may clear the base that SWAPGS then puts aside: both are written anew.
+    unsafe {
+        asm!(
+            "mov ds, {zero:e}", "mov es, {zero:e}", "mov fs, {zero:e}",
+            "swapgs", "mov gs, {zero:e}", "swapgs",
+            zero = in(reg) 0, options(nostack, preserves_flags),
+        );
+        regs::wrmsr(regs::msr::FS_BASE, fs);
+        regs::wrmsr(regs::msr::KERNEL_GS_BASE, gs);
+    }
 }
 
 fn clear_buffers() {

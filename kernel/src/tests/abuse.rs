@@ -48,7 +48,7 @@ fn yielding_does_not_starve_verification() {
     for _ in 0..1000 {
         w.m.time += 1_000_000; // 1 ms each
         let t = w.k.threads.get_mut(b.thread).unwrap();
-        t.registers.rax = Tag::new(Call::Yield, 0, 0, 0).0;
+        t.context.registers.rax = Tag::new(Call::Yield, 0, 0, 0).0;
         let n = w.k.enter(&mut w.m, Entry::Syscall);
         if n == Next::Verification {
             started += 1;
@@ -148,7 +148,7 @@ fn a_fault_whose_handler_dies_on_an_idle_machine_ends_the_process() {
     // handler exits; CPU idle
     w.switch_to(handler);
     let t = w.k.threads.get_mut(handler.thread).unwrap();
-    t.registers.rax = Tag::new(Call::Exit, 1, 0, 0).0;
+    t.context.registers.rax = Tag::new(Call::Exit, 1, 0, 0).0;
     w.k.enter(&mut w.m, Entry::Syscall);
     let st = w.k.processes.get(victim.process).map(|p| p.state);
     assert_ne!(st, Some(ProcessState::Running));
@@ -266,7 +266,7 @@ fn a_process_never_started_ends_with_its_last_capability() {
     w.k.processes.get_mut(b.process).unwrap().state = ProcessState::Created;
     w.share(b, PROCESS, a, Slot(31), Rights::MANAGE, 0);
     let src = w.k.find(b.process, PROCESS).unwrap();
-    w.k.delete(&mut w.m, b.process, src.id);
+    w.k.delete(&mut w.m, src.id);
     w.invoke(a, Slot(31), Op::CapDelete, &[]).unwrap();
     w.settle();
     let p = w.k.processes.get(b.process).map(|p| (p.caps, p.state));
@@ -338,7 +338,7 @@ fn a_doomed_thread_is_not_resumed() {
     w.k.enter(&mut w.m, Entry::Fault { vector: 14, error: 4, address: 0xbad0 });
     w.switch_to(handler);
     let t = w.k.threads.get_mut(handler.thread).unwrap();
-    t.registers.rax = Tag::new(Call::Exit, 1, 0, 0).0;
+    t.context.registers.rax = Tag::new(Call::Exit, 1, 0, 0).0;
     w.k.enter(&mut w.m, Entry::Syscall); // idle reaping dooms the victim
     // next entry: somebody resumes it
     assert!(w.invoke(other, Slot(30), Op::ThreadResume, &[]).is_err());

@@ -53,9 +53,9 @@ fn revoke_is_preempted_and_goes_on() {
         w.invoke(a, Slot(10), Op::CapCopy, &[slot, Rights::SEND.bits() as u64]).unwrap();
     }
     w.m.preempt_after = Some(0);
-    let rip = w.k.threads.get(a.thread).unwrap().registers.rip;
+    let rip = w.k.threads.get(a.thread).unwrap().context.registers.rip;
     w.call(a, Tag::new(Call::Invoke, 0, 0, Op::CapRevoke as u32), |r| r.rdi = 10);
-    assert_eq!(w.k.threads.get(a.thread).unwrap().registers.rip, rip.wrapping_sub(2));
+    assert_eq!(w.k.threads.get(a.thread).unwrap().context.registers.rip, rip.wrapping_sub(2));
     w.m.preempt_after = None;
     w.invoke(a, Slot(10), Op::CapRevoke, &[]).unwrap();
     assert!((64..128).all(|s| w.k.find(a.process, Slot(s)).is_err()));

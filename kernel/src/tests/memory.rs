@@ -108,7 +108,7 @@ fn making_a_region_is_preempted_and_goes_on() {
     let mut w = World::new();
     let a = w.actor(50);
     w.m.preempt_after = Some(0);
-    let rip = w.k.threads.get(a.thread).unwrap().registers.rip;
+    let rip = w.k.threads.get(a.thread).unwrap().context.registers.rip;
     let args = |w: &mut World| {
         w.call(a, Tag::new(Call::Invoke, 2, 0, Op::RegionCreate as u32), |r| {
             (r.rdi, r.rsi, r.rdx) = (POOL.0 as u64, 100, REGION);
@@ -116,7 +116,7 @@ fn making_a_region_is_preempted_and_goes_on() {
     };
     args(&mut w);
     let t = w.k.threads.get(a.thread).unwrap();
-    assert_eq!(t.registers.rip, rip.wrapping_sub(2), "the instruction runs again");
+    assert_eq!(t.context.registers.rip, rip.wrapping_sub(2), "the instruction runs again");
     assert!(t.building.is_some());
     w.m.preempt_after = None;
     assert_eq!(args(&mut w).status(), Ok(()));

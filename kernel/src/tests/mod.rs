@@ -111,7 +111,6 @@ impl World {
                 exit: Exit::default(),
                 roots: Some(roots),
                 chunks: [NO_CHUNK; MAX_CHUNKS],
-                cap_count: 0,
                 ceiling: 200,
                 max_threads: 4,
                 thread_count: 0,
@@ -139,14 +138,14 @@ impl World {
     /// Puts a capability into a slot of a process.
     pub fn give(&mut self, a: Actor, slot: Slot, object: crate::cap::ObjRef, rights: Rights) {
         let at = self.k.free_slot(a.process, slot).unwrap();
-        self.k.install(a.process, at, Cap { object, rights, badge: 0 });
+        self.k.install(at, Cap { object, rights, badge: 0 });
     }
 
     /// Copies a capability from one process to another, as a child.
     pub fn share(&mut self, from: Actor, slot: Slot, to: Actor, at: Slot, rights: Rights, badge: u64) {
         let source = self.k.find(from.process, slot).unwrap();
         let free = self.k.free_slot(to.process, at).unwrap();
-        assert!(self.k.derive(to.process, source.id, free, Cap { rights, badge, ..source.cap }));
+        assert!(self.k.derive(source.id, free, Cap { rights, badge, ..source.cap }));
     }
 
     /// Makes the actor's thread the running one.
@@ -167,14 +166,14 @@ impl World {
     pub fn call(&mut self, a: Actor, tag: Tag, set: impl FnOnce(&mut Registers)) -> Outcome {
         self.switch_to(a);
         let t = self.k.threads.get_mut(a.thread).unwrap();
-        t.registers.rax = tag.0;
-        set(&mut t.registers);
+        t.context.registers.rax = tag.0;
+        set(&mut t.context.registers);
         self.k.enter(&mut self.m, Entry::Syscall);
         self.outcome(a)
     }
 
     pub fn outcome(&self, a: Actor) -> Outcome {
-        self.k.threads.get(a.thread).map_or(Outcome(u64::MAX), |t| Outcome(t.registers.rax))
+        self.k.threads.get(a.thread).map_or(Outcome(u64::MAX), |t| Outcome(t.context.registers.rax))
     }
 
     /// An operation with up to six words.
@@ -189,12 +188,12 @@ impl World {
     }
 
     pub fn words(&self, a: Actor) -> [u64; 6] {
-        let r = &self.k.threads.get(a.thread).unwrap().registers;
+        let r = &self.k.threads.get(a.thread).unwrap().context.registers;
         [r.rsi, r.rdx, r.r10, r.r8, r.r9, r.r12]
     }
 
     pub fn badge(&self, a: Actor) -> u64 {
-        self.k.threads.get(a.thread).unwrap().registers.rdi
+        self.k.threads.get(a.thread).unwrap().context.registers.rdi
     }
 
     pub fn message(&mut self, a: Actor, call: Call, slot: Slot, say: Say) -> Outcome {

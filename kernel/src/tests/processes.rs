@@ -37,9 +37,9 @@ fn termination_restarts_when_preempted_and_ends_the_same() {
     let b = w.actor(40);
     w.share(b, PROCESS, a, Slot(31), Rights::MANAGE, 0);
     w.m.preempt_after = Some(0);
-    let rip = w.k.threads.get(a.thread).unwrap().registers.rip;
+    let rip = w.k.threads.get(a.thread).unwrap().context.registers.rip;
     w.call(a, Tag::new(Call::Invoke, 1, 0, Op::ProcessTerminate as u32), |r| r.rdi = 31);
-    assert_eq!(w.k.threads.get(a.thread).unwrap().registers.rip, rip.wrapping_sub(2));
+    assert_eq!(w.k.threads.get(a.thread).unwrap().context.registers.rip, rip.wrapping_sub(2));
     assert!(w.k.threads.get(b.thread).is_none(), "the commit stopped its threads");
     w.m.preempt_after = None;
     w.invoke(a, Slot(31), Op::ProcessTerminate, &[]).unwrap();
@@ -125,7 +125,7 @@ fn handled(w: &mut World) -> (Actor, Actor) {
     w.invoke(victim, Slot(2), Op::ThreadSetFaultEndpoint, &[HANDLER.0 as u64]).unwrap();
     w.message(handler, Call::Recv, HANDLER, forever(20));
     w.switch_to(victim);
-    w.k.threads.get_mut(victim.thread).unwrap().registers.rbx = 77;
+    w.k.threads.get_mut(victim.thread).unwrap().context.registers.rbx = 77;
     w.k.enter(&mut w.m, Entry::Fault { vector: 14, error: 4, address: 0xbad0 });
     (handler, victim)
 }
@@ -141,7 +141,10 @@ fn a_fault_is_a_call_whose_answer_edits_and_resumes() {
     say.words[2] = 0x11_0000;
     assert_eq!(w.message(handler, Call::Reply, Slot(20), say).status(), Ok(()));
     let t = w.k.threads.get(victim.thread).unwrap();
-    assert_eq!((t.registers.rip, t.registers.rsp, t.registers.rbx), (0x11_0000, 0x30_0000, 77));
+    assert_eq!(
+        (t.context.registers.rip, t.context.registers.rsp, t.context.registers.rbx),
+        (0x11_0000, 0x30_0000, 77)
+    );
     assert_eq!((t.fault, t.state), (None, ThreadState::Ready));
     assert!(w.k.find(handler.process, Slot(20)).is_err());
 }
@@ -185,6 +188,9 @@ fn a_faulted_thread_that_is_suspended_runs_its_instruction_again() {
     w.invoke(handler, Slot(31), Op::ThreadSuspend, &[]).unwrap();
     w.invoke(handler, Slot(31), Op::ThreadResume, &[]).unwrap();
     let t = w.k.threads.get(victim.thread).unwrap();
-    assert_eq!((t.registers.rip, t.registers.rbx, t.state), (0x10_0000, 77, ThreadState::Ready));
+    assert_eq!(
+        (t.context.registers.rip, t.context.registers.rbx, t.state),
+        (0x10_0000, 77, ThreadState::Ready)
+    );
     assert_eq!(w.message(handler, Call::Reply, Slot(20), Say::default()).status(), Err(Error::CallerGone));
 }
