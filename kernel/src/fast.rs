@@ -189,7 +189,7 @@ impl Kernel {
             (r.rax, r.rdi, r.rsi) = (Outcome::flags().0, 0, flags);
             return Some(());
         }
-        self.links.insert(&mut notification.waiters, id.index(), priority);
+        self.threads.enqueue(&mut notification.waiters, id.index(), priority);
         self.start_wait(id, ThreadState::Waiting { notification: n }, FOREVER);
         Some(())
     }
@@ -215,7 +215,7 @@ impl Kernel {
         }
         // From here on nothing fails.
         let priority = s.priority.max(e.ceiling).max(t.effective);
-        self.links.remove(&mut e.receivers, server);
+        self.threads.dequeue(&mut e.receivers, server);
         let t = self.threads.known_mut(id.index());
         t.call = t.call.wrapping_add(1);
         t.state = ThreadState::AwaitingReply;
@@ -262,7 +262,7 @@ impl Kernel {
             return None;
         }
         // From here on nothing fails.
-        self.links.insert(&mut e.receivers, id.index(), own);
+        self.threads.enqueue(&mut e.receivers, id.index(), own);
         self.caps.take_alone(at);
         let t = self.threads.known_mut(id.index());
         t.effective = own;

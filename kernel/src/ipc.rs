@@ -117,7 +117,7 @@ impl Kernel {
             return Err(Error::Timeout.into());
         }
         let priority = self.threads.known(id.index()).effective;
-        self.links.insert(&mut e.senders, id.index(), priority);
+        self.threads.enqueue(&mut e.senders, id.index(), priority);
         self.start_wait(id, ThreadState::Sending { endpoint, badge, call, grant }, deadline);
         Ok(Flow::Blocked)
     }
@@ -218,7 +218,7 @@ impl Kernel {
         }
         self.start_wait(id, ThreadState::Receiving { endpoint }, deadline);
         if let Some(e) = self.endpoints.get_mut(endpoint) {
-            self.links.insert(&mut e.receivers, id.index(), own);
+            self.threads.enqueue(&mut e.receivers, id.index(), own);
         }
         Ok(Flow::Blocked)
     }
@@ -264,7 +264,7 @@ impl Kernel {
         }
         // The deadline covers the whole call, so its timer stays.
         if let Some(e) = self.endpoints.get_mut(endpoint) {
-            self.links.remove(&mut e.senders, sender.index());
+            self.threads.dequeue(&mut e.senders, sender.index());
         }
         self.threads.known_mut(sender.index()).state = ThreadState::AwaitingReply;
     }

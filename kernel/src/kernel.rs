@@ -9,7 +9,7 @@ use crate::frames::FrameTable;
 use crate::keyring::KeyRing;
 use crate::machine::{Frame, Machine};
 use crate::objects::*;
-use crate::queue::{Links, ReadyQueues, Timers};
+use crate::queue::{ReadyQueues, Timers};
 use crate::verify::Verifier;
 
 /// How many objects of each type fit.
@@ -135,7 +135,6 @@ pub struct Kernel {
     pub(crate) processes: Arena<Process, { Process::SLOTS as usize }>,
     pub(crate) threads: Arena<Thread, { Thread::SLOTS as usize }>,
     pub(crate) caps: CapTable,
-    pub(crate) links: Links,
     pub(crate) ready: ReadyQueues,
     pub(crate) timers: Timers,
     pub(crate) running: Running,
@@ -181,7 +180,6 @@ impl Kernel {
             processes: Arena::new(capacities.processes)?,
             threads: Arena::new(capacities.threads)?,
             caps: CapTable::new(capacities.cap_chunks)?,
-            links: Links::default(),
             ready: ReadyQueues::default(),
             timers: Timers::default(),
             running: Running::Idle,

@@ -195,6 +195,10 @@ pub trait Machine {
     /// Puts a clean initial XSAVE area into a zeroed frame; returns what [`Context::extended`] is to hold.
     fn init_fpu(&mut self, fpu: Frame) -> u64;
 
+    /// The thread whose extended state lives in this area ([`Machine::init_fpu`]) is gone: nothing of it is saved
+    /// any more.
+    fn release_extended(&mut self, extended: u64);
+
     /// Copies 64-bit words from one frame to another, from word `first` up to but without word `end` (at most 512).
     fn copy_words(&mut self, from: Frame, to: Frame, first: usize, end: usize) {
         let words = *self.frame(from);

@@ -73,7 +73,7 @@ impl Kernel {
         let priority = self.threads.get(thread).map_or(0, |t| t.effective);
         self.start_wait(thread, ThreadState::Waiting { notification: id }, deadline);
         if let Some(n) = self.notifications.get_mut(id) {
-            self.links.insert(&mut n.waiters, thread.index(), priority);
+            self.threads.enqueue(&mut n.waiters, thread.index(), priority);
         }
         Ok(Flow::Blocked)
     }

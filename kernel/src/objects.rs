@@ -9,7 +9,7 @@ pub use crate::cap::NO_CHUNK;
 use crate::frames::Epoch;
 use crate::machine::{Context, Frame};
 use crate::paging::{Roots, UserRange};
-use crate::queue::Queue;
+use crate::queue::{Link, Queue};
 use sila_abi::Slot;
 
 /// Names a [`Pool`].
@@ -375,6 +375,8 @@ pub struct Thread {
     pub priority: u8,
     /// The priority it runs at.
     pub effective: u8,
+    /// Its place in a queue.
+    pub link: Link,
     /// What keeps it from the fast path.
     pub quirks: Quirks,
     /// First chunk of its process's CSpace.
@@ -541,6 +543,7 @@ impl Vacant for Thread {
             state: ThreadState::Inactive,
             priority: 0,
             effective: 0,
+            link: Link::NONE,
             quirks: Quirks::empty(),
             chunk: NO_CHUNK,
             reply_slot: 0,

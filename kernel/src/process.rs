@@ -31,7 +31,7 @@ impl Kernel {
         self.reap = Some(id);
         self.attention |= Attention::REAP | Attention::SCHEDULE;
         while let Some(t) = self.processes.get(id).and_then(|p| p.threads) {
-            self.end_thread(t);
+            self.end_thread(m, t);
         }
         if let Some(roots) = self.processes.get(id).and_then(|p| p.roots) {
             m.flush_root(roots.kernel);

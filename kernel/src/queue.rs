@@ -1,15 +1,16 @@
 //! Queues of threads and the timer heap. All storage is sized at boot.
 //!
-//! Invariant: a thread (by arena slot) is in at most one queue at a time; the links live in one table.
+//! Invariant: a thread (by arena slot) is in at most one queue at a time; its link is part of it.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use crate::arena::Arena;
 use crate::objects::{Notification, Priced, Thread};
 
 const NONE: u32 = u32::MAX;
 
-/// A queue of threads; its links are in [`Links`].
+/// A queue of threads, linked by their [`Link`]s.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Queue {
     head: u32,
@@ -33,110 +34,136 @@ impl Queue {
     }
 }
 
-#[derive(Clone, Copy)]
-struct Link {
+/// A thread's place in the queue it is in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Link {
     prev: u32,
     next: u32,
     priority: u8,
     queued: bool,
 }
 
-const UNLINKED: Link = Link { prev: NONE, next: NONE, priority: 0, queued: false };
+impl Link {
+    /// In no queue.
+    pub const NONE: Link = Link { prev: NONE, next: NONE, priority: 0, queued: false };
+
+    /// True if the thread is in a queue.
+    pub const fn is_queued(&self) -> bool {
+        self.queued
+    }
+
+    /// The priority it was queued with.
+    pub const fn priority(&self) -> u8 {
+        self.priority
+    }
+}
 
 /// Slots of the arena of threads.
 const THREADS: usize = Thread::SLOTS as usize;
 /// Slots of the arena of notifications.
 const NOTIFICATIONS: usize = Notification::SLOTS as usize;
 
-/// The links of every thread slot.
-pub struct Links {
-    links: Box<[Link; THREADS]>,
-}
-
-impl Default for Links {
-    fn default() -> Self {
-        Links { links: Box::new([UNLINKED; THREADS]) }
-    }
-}
-
-impl Links {
+/// Queues of the arena's threads.
+impl<const N: usize> Arena<Thread, N> {
     #[inline(always)]
-    fn get(&self, at: u32) -> &Link {
-        &self.links[at as usize % THREADS]
+    fn link(&self, at: u32) -> &Link {
+        &self.known(at).link
     }
 
     #[inline(always)]
-    fn get_mut(&mut self, at: u32) -> &mut Link {
-        &mut self.links[at as usize % THREADS]
+    fn link_mut(&mut self, at: u32) -> &mut Link {
+        &mut self.known_mut(at).link
     }
 
     /// The thread after this one in its queue.
-    pub fn next(&self, thread: u32) -> Option<u32> {
-        let next = self.get(thread).next;
+    pub fn after(&self, thread: u32) -> Option<u32> {
+        let next = self.link(thread).next;
         (next != NONE).then_some(next)
     }
 
     /// Links a thread in before `before`, or at the end.
     #[inline(always)]
-    fn link(&mut self, q: &mut Queue, thread: u32, priority: u8, before: u32) {
-        let prev = if before == NONE { q.tail } else { self.get(before).prev };
-        *self.get_mut(thread) = Link { prev, next: before, priority, queued: true };
+    fn link_in(&mut self, q: &mut Queue, thread: u32, priority: u8, before: u32) {
+        let prev = if before == NONE { q.tail } else { self.link(before).prev };
+        *self.link_mut(thread) = Link { prev, next: before, priority, queued: true };
         if prev == NONE {
             q.head = thread
         } else {
-            self.get_mut(prev).next = thread
+            self.link_mut(prev).next = thread
         }
-        if before == NONE { q.tail = thread } else { self.get_mut(before).prev = thread }
+        if before == NONE { q.tail = thread } else { self.link_mut(before).prev = thread }
+    }
+
+    /// Puts the only thread into an empty queue.
+    #[inline(always)]
+    fn link_alone(&mut self, q: &mut Queue, thread: u32, priority: u8) {
+        *self.link_mut(thread) = Link { prev: NONE, next: NONE, priority, queued: true };
+        *q = Queue { head: thread, tail: thread };
     }
 
     /// Appends a thread.
     #[inline(always)]
     pub fn push_back(&mut self, q: &mut Queue, thread: u32, priority: u8) {
-        self.link(q, thread, priority, NONE);
+        if q.is_empty() {
+            return self.link_alone(q, thread, priority);
+        }
+        self.link_in(q, thread, priority, NONE);
     }
 
     /// Puts a thread first.
     pub fn push_front(&mut self, q: &mut Queue, thread: u32, priority: u8) {
-        self.link(q, thread, priority, q.head);
+        self.link_in(q, thread, priority, q.head);
     }
 
     /// Inserts a thread behind all of at least its priority.
     #[inline(always)]
-    pub fn insert(&mut self, q: &mut Queue, thread: u32, priority: u8) {
+    pub fn enqueue(&mut self, q: &mut Queue, thread: u32, priority: u8) {
+        if q.is_empty() {
+            return self.link_alone(q, thread, priority);
+        }
+        self.enqueue_among(q, thread, priority);
+    }
+
+    fn enqueue_among(&mut self, q: &mut Queue, thread: u32, priority: u8) {
         let mut at = q.tail;
         let mut before = NONE;
-        while at != NONE && self.get(at).priority < priority {
+        while at != NONE && self.link(at).priority < priority {
             before = at;
-            at = self.get(at).prev;
+            at = self.link(at).prev;
         }
-        self.link(q, thread, priority, before);
+        self.link_in(q, thread, priority, before);
     }
 
     /// Takes a thread out of its queue; false if it is in none.
     #[inline(always)]
-    pub fn remove(&mut self, q: &mut Queue, thread: u32) -> bool {
-        let l = *self.get(thread);
+    pub fn dequeue(&mut self, q: &mut Queue, thread: u32) -> bool {
+        let l = self.link_mut(thread);
         if !l.queued {
             return false;
         }
-        if l.prev == NONE {
-            q.head = l.next
-        } else {
-            self.get_mut(l.prev).next = l.next
+        l.queued = false;
+        let (prev, next) = (l.prev, l.next);
+        if prev == NONE && next == NONE {
+            *q = Queue::default();
+            return true;
         }
-        if l.next == NONE {
-            q.tail = l.prev
-        } else {
-            self.get_mut(l.next).prev = l.prev
-        }
-        self.get_mut(thread).queued = false;
+        self.unlink(q, prev, next);
         true
+    }
+
+    fn unlink(&mut self, q: &mut Queue, prev: u32, next: u32) {
+        if prev == NONE {
+            q.head = next
+        } else {
+            self.link_mut(prev).next = next
+        }
+        if next == NONE { q.tail = prev } else { self.link_mut(next).prev = prev }
     }
 
     /// Takes the first thread.
     pub fn pop(&mut self, q: &mut Queue) -> Option<u32> {
         let first = q.first()?;
-        self.remove(q, first);
+        self.dequeue(q, first);
         Some(first)
     }
 }
@@ -158,12 +185,18 @@ impl Default for ReadyQueues {
 impl ReadyQueues {
     /// Adds a thread behind (or, `first`, before) its equals.
     #[inline(always)]
-    pub fn push(&mut self, links: &mut Links, thread: u32, priority: u8, first: bool) {
+    pub fn push<const N: usize>(
+        &mut self,
+        threads: &mut Arena<Thread, N>,
+        thread: u32,
+        priority: u8,
+        first: bool,
+    ) {
         let q = &mut self.queues[priority as usize];
         if first {
-            links.push_front(q, thread, priority);
+            threads.push_front(q, thread, priority);
         } else {
-            links.push_back(q, thread, priority);
+            threads.push_back(q, thread, priority);
         }
         self.bitmap[(priority >> 6) as usize] |= 1 << (priority & 63);
         self.top = self.top.max(priority.into());
@@ -171,9 +204,9 @@ impl ReadyQueues {
 
     /// Removes a thread that was pushed with this priority.
     #[inline(always)]
-    pub fn remove(&mut self, links: &mut Links, thread: u32, priority: u8) {
+    pub fn remove<const N: usize>(&mut self, threads: &mut Arena<Thread, N>, thread: u32, priority: u8) {
         let q = &mut self.queues[priority as usize];
-        links.remove(q, thread);
+        threads.dequeue(q, thread);
         if q.is_empty() {
             self.bitmap[(priority >> 6) as usize] &= !(1 << (priority & 63));
             if self.top == priority.into() {
@@ -201,10 +234,10 @@ impl ReadyQueues {
 
     /// Takes the first thread of the highest priority.
     #[inline(always)]
-    pub fn pop_highest(&mut self, links: &mut Links) -> Option<u32> {
+    pub fn pop_highest<const N: usize>(&mut self, threads: &mut Arena<Thread, N>) -> Option<u32> {
         let priority = self.highest()?;
         let thread = self.queues[priority as usize].first()?;
-        self.remove(links, thread, priority);
+        self.remove(threads, thread, priority);
         Some(thread)
     }
 }
@@ -332,20 +365,20 @@ mod tests {
 
     #[test]
     fn queue_orders_by_priority_then_arrival() {
-        let mut l = Links::default();
+        let mut l: Arena<Thread, 512> = Arena::new(8).unwrap();
         let mut q = Queue::default();
         for (t, p) in [(0, 5), (1, 9), (2, 5), (3, 9), (4, 1)] {
-            l.insert(&mut q, t, p);
+            l.enqueue(&mut q, t, p);
         }
-        assert!(l.remove(&mut q, 2));
-        assert!(!l.remove(&mut q, 2));
+        assert!(l.dequeue(&mut q, 2));
+        assert!(!l.dequeue(&mut q, 2));
         let order: Vec<u32> = core::iter::from_fn(|| l.pop(&mut q)).collect();
         assert_eq!(order, [1, 3, 0, 4]);
     }
 
     #[test]
     fn ready_queues_yield_the_highest_first_and_rotate() {
-        let mut l = Links::default();
+        let mut l: Arena<Thread, 512> = Arena::new(8).unwrap();
         let mut r = ReadyQueues::default();
         r.push(&mut l, 0, 10, false);
         r.push(&mut l, 1, 255, false);

@@ -27,7 +27,7 @@ impl Kernel {
         let Some(t) = self.threads.get_mut(id) else { return };
         t.state = ThreadState::Ready;
         let priority = t.effective;
-        self.ready.push(&mut self.links, id.index(), priority, false);
+        self.ready.push(&mut self.threads, id.index(), priority, false);
         self.consider(priority);
     }
 
@@ -78,20 +78,20 @@ impl Kernel {
         let Some(t) = self.threads.get(id) else { return };
         let (state, effective) = (t.state, t.effective);
         match state {
-            ThreadState::Ready => self.ready.remove(&mut self.links, id.index(), effective),
+            ThreadState::Ready => self.ready.remove(&mut self.threads, id.index(), effective),
             ThreadState::Sending { endpoint, .. } => {
                 if let Some(e) = self.endpoints.get_mut(endpoint) {
-                    self.links.remove(&mut e.senders, id.index());
+                    self.threads.dequeue(&mut e.senders, id.index());
                 }
             }
             ThreadState::Receiving { endpoint } => {
                 if let Some(e) = self.endpoints.get_mut(endpoint) {
-                    self.links.remove(&mut e.receivers, id.index());
+                    self.threads.dequeue(&mut e.receivers, id.index());
                 }
             }
             ThreadState::Waiting { notification } => {
                 if let Some(n) = self.notifications.get_mut(notification) {
-                    self.links.remove(&mut n.waiters, id.index());
+                    self.threads.dequeue(&mut n.waiters, id.index());
                 }
             }
             ThreadState::Verifying => self.abandon_verification(id),
@@ -134,8 +134,8 @@ impl Kernel {
             return;
         }
         if t.state == ThreadState::Ready {
-            self.ready.remove(&mut self.links, id.index(), old);
-            self.ready.push(&mut self.links, id.index(), priority, false);
+            self.ready.remove(&mut self.threads, id.index(), old);
+            self.ready.push(&mut self.threads, id.index(), priority, false);
         }
         self.attention |= Attention::SCHEDULE;
     }
@@ -204,7 +204,8 @@ impl Kernel {
                     let t = self.threads.known_mut(id.index());
                     t.state = ThreadState::Ready;
                     t.slice_left = left;
-                    self.ready.push(&mut self.links, id.index(), t.effective, !expired);
+                    let priority = t.effective;
+                    self.ready.push(&mut self.threads, id.index(), priority, !expired);
                     self.running = Running::Idle;
                 }
             }
@@ -247,7 +248,7 @@ impl Kernel {
             self.running = Running::Verification;
             return;
         }
-        let Some(index) = self.ready.pop_highest(&mut self.links) else { return };
+        let Some(index) = self.ready.pop_highest(&mut self.threads) else { return };
         let t = self.threads.known_mut(index);
         t.state = ThreadState::Running;
         if t.slice_left > 0 {

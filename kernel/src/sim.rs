@@ -92,6 +92,7 @@ impl Machine for SimMachine {
     fn init_fpu(&mut self, fpu: Frame) -> u64 {
         fpu.address()
     }
+    fn release_extended(&mut self, _extended: u64) {}
     fn report(&mut self, line: &[u8]) {
         self.log.push(String::from_utf8_lossy(line).to_string());
     }

@@ -7,6 +7,7 @@ use crate::kernel::Kernel;
 use crate::machine::{Context, Machine, Registers};
 use crate::objects::*;
 use crate::paging::{self, Access, UserRange};
+use crate::queue::Link;
 
 /// Selector of ring-3 code, with RPL 3.
 pub const USER_CS: u64 = 0x23;
@@ -96,6 +97,7 @@ impl Kernel {
             state: ThreadState::Inactive,
             priority: start.priority,
             effective: start.priority,
+            link: Link::NONE,
             quirks: Quirks::empty(),
             chunk,
             reply_slot: 0,
@@ -145,11 +147,12 @@ impl Kernel {
 
     /// Ends a thread: whatever it waited in forgets it, its frames return. The message page's mapping is
     /// removed by the caller unless the whole address space goes.
-    pub(crate) fn end_thread(&mut self, id: ThreadId) {
+    pub(crate) fn end_thread(&mut self, m: &mut impl Machine, id: ThreadId) {
         self.leave_wait(id);
         let Some(t) = self.threads.get(id) else { return };
         let (bound, building, prev, next) = (t.bound, t.building, t.prev, t.next);
         let (process, fpu, message) = (t.process, t.fpu, t.message);
+        m.release_extended(t.context.extended);
         self.threads.end(id);
         if let Some(n) = bound.and_then(|n| self.notifications.get_mut(n)) {
             n.bound = None;
@@ -186,7 +189,7 @@ impl Kernel {
             paging::unmap(m, root, address);
             m.flush_page(root, address);
         }
-        self.end_thread(id);
+        self.end_thread(m, id);
         if self.processes.get(process).is_some_and(|p| p.thread_count == 0) {
             self.begin_end(m, process, Exit { cause: 1, ..Exit::default() });
         }

@@ -256,6 +256,8 @@ fn start_machine(found: &Found) {
         cpu.entry.kernel_root = found.root.physical;
     }
     cpu.entry.current = &raw mut cpu.idle;
+    cpu.entry.exit = super::entry::exit_address(found.mitigations.kpti);
+    cpu.disown();
     trap::prepare_verification(cpu, spaces::stack_tops(0).1, found.physmap_end);
 }
 

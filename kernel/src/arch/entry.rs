@@ -27,6 +27,10 @@ unsafe extern "C" {
     pub fn syscall_entry_plain();
     /// SYSCALL target when KPTI is on.
     pub fn syscall_entry_kpti();
+    /// Return of a system call when KPTI is off; the save area is in rax.
+    fn syscall_exit_plain();
+    /// Return of a system call when KPTI is on.
+    fn syscall_exit_kpti();
     /// First of 256 interrupt stubs.
     fn vector_stubs();
     /// Resumes a ring-0 context (verification or idle) from its save area.
@@ -41,6 +45,12 @@ const STUB: u64 = 16;
 /// Address of a vector's stub.
 pub fn vector_address(vector: usize) -> u64 {
     vector_stubs as *const () as u64 + STUB * vector as u64
+}
+
+/// Address of the trampoline by which a system call returns.
+pub fn exit_address(kpti: bool) -> u64 {
+    let exit = if kpti { syscall_exit_kpti } else { syscall_exit_plain };
+    exit as *const () as u64
 }
 
 /// Flags that ring 3 keeps: the arithmetic ones, DF and ID.
@@ -99,6 +109,7 @@ global_asm!(
     mov rsp, gs:[{KERNEL_STACK}]
     xor ebp, ebp
     call {syscall}
+    ud2
 .endm
 
 /* rax = save area of a thread: loads rcx = rip, r11 = clean flags; jumps away where ring 3 must not
@@ -118,12 +129,14 @@ global_asm!(
 
 .balign 64
 .global syscall_entry_plain
+.global syscall_exit_plain
 syscall_entry_plain:
     swapgs
     mov gs:[{SCRATCH}], rsp
     mov rsp, gs:[{CURRENT}]
     SYSCALL_SAVE
 .Lexit_plain:
+syscall_exit_plain:
     CHECK_USER .Lbad_return, .Liret_plain
     LOAD_ALL_BUT
     mov rsp, [rax + {RSP}]
@@ -133,6 +146,7 @@ syscall_entry_plain:
 
 .balign 64
 .global syscall_entry_kpti
+.global syscall_exit_kpti
 syscall_entry_kpti:
     swapgs
     mov gs:[{SCRATCH}], rsp
@@ -141,6 +155,7 @@ syscall_entry_kpti:
     mov rsp, gs:[{CURRENT}]
     SYSCALL_SAVE
 .Lexit_kpti:
+syscall_exit_kpti:
     CHECK_USER .Lbad_return, .Liret_kpti
     LOAD_ALL_BUT
     mov rsp, [rax + {RSP}]

@@ -1,7 +1,7 @@
 //! The machine as the core sees it: `impl Machine`.
 //!
 //! Owns: clock, timer deadline, interrupt lines, roots. Invariants: `frame` is reached only for RAM
-//! that the physical map covers; a frame that the core overwrites is no longer an FPU area of ours;
+//! that the physical map covers; the area of a thread that is gone is not written any more;
 //! no root stays loaded after `flush_root`.
 
 #[cfg(not(feature = "self-check"))]
@@ -112,18 +112,6 @@ impl Hardware {
         }
         physmap(frame.address()) as *mut [u64; FRAME_WORDS]
     }
-
-    /// The frame gets new contents: if the FPU state of a thread that is gone would still be saved there,
-    /// forget it.
-    #[inline(always)]
-    fn overwrites(&mut self, frame: Frame) {
-        // SAFETY: the core runs inside an entry; these fields are not borrowed elsewhere meanwhile.
-        let (extended, loaded) = unsafe { (&mut (*percpu::this()).extended, &mut (*percpu::this()).loaded) };
-        if *extended == physmap(frame.address()) {
-            *extended = 0;
-            *loaded = null_mut();
-        }
-    }
 }
 
 impl Machine for Hardware {
@@ -135,12 +123,10 @@ impl Machine for Hardware {
     }
 
     fn copy_frame(&mut self, from: Frame, to: Frame) {
-        self.overwrites(to);
         self.copy_words(from, to, 0, FRAME_WORDS);
     }
 
     fn zero_frame(&mut self, frame: Frame) {
-        self.overwrites(frame);
         let words = self.pointer(frame);
         // SAFETY: as for `frame`.
         unsafe {
@@ -161,14 +147,14 @@ impl Machine for Hardware {
     fn flush_page(&mut self, root: Frame, address: u64) {
         // A root that is not loaded has nothing in the TLB: every load of CR3 empties it, as user pages are never
         // global and there is no PCID. The same holds for user roots while we are in ring 0.
-        // SAFETY: see `overwrites`.
+        // SAFETY: the core runs inside an entry; this field is not borrowed elsewhere meanwhile.
         if unsafe { (*percpu::this()).root } == root.address() {
             regs::invlpg(address);
         }
     }
 
     fn flush_root(&mut self, root: Frame) {
-        // SAFETY: see `overwrites`.
+        // SAFETY: see `flush_page`.
         let (in_use, loaded) = unsafe { (&mut (*percpu::this()).root, &mut (*percpu::this()).loaded) };
         if *in_use == root.address() {
             *in_use = self.boot_root;
@@ -228,12 +214,16 @@ impl Machine for Hardware {
     }
 
     fn init_fpu(&mut self, fpu: Frame) -> u64 {
-        self.overwrites(fpu);
-        // A new thread may stand where one that is gone stood, and nothing of it is loaded.
-        // SAFETY: see `overwrites`.
-        unsafe { (*percpu::this()).loaded = null_mut() };
         Fpu::init(self.frame(fpu));
         physmap(fpu.address())
+    }
+
+    fn release_extended(&mut self, extended: u64) {
+        // SAFETY: see `flush_page`.
+        let cpu = unsafe { &mut *percpu::this() };
+        if cpu.extended == extended {
+            cpu.disown();
+        }
     }
 
     #[inline(always)]

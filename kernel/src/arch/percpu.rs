@@ -6,7 +6,9 @@
 //! that the CPU last left ring 0 for (a thread's registers, the verification context or idle).
 
 use core::arch::asm;
+use core::cell::UnsafeCell;
 use core::mem::offset_of;
+use core::ptr::null_mut;
 use core::sync::atomic::AtomicU64;
 
 use kernel::machine::{Context, Registers};
@@ -30,7 +32,9 @@ pub struct EntryPage {
     pub entry_stack: u64,
     /// Address of this struct.
     pub this: *mut PerCpu,
-    stack: [u64; 505],
+    /// The trampoline by which a system call returns.
+    pub exit: u64,
+    stack: [u64; 504],
 }
 
 /// Everything of one CPU.
@@ -40,12 +44,14 @@ pub struct PerCpu {
     pub entry: EntryPage,
     /// The root that is loaded in ring 0.
     pub root: u64,
-    /// The area that the extended state in the registers belongs to; 0 for none.
+    /// Where the extended state in the registers belongs.
     pub extended: u64,
-    /// The thread that the extended state and the segment bases belong to, while `extended` is not 0.
+    /// Whose extended state and segment bases are in the registers.
     pub owner: *mut Context,
     /// The context of which everything is loaded; null if that is not known.
     pub loaded: *mut Context,
+    /// Takes the place of the owner when that is gone.
+    pub nobody: Context,
     /// Save area of the verification context.
     pub verification: Registers,
     /// Save area of idle.
@@ -68,11 +74,30 @@ pub const SCRATCH: usize = offset_of!(EntryPage, scratch);
 pub const CURRENT: usize = offset_of!(EntryPage, current);
 pub const KERNEL_STACK: usize = offset_of!(EntryPage, kernel_stack);
 pub const ENTRY_STACK: usize = offset_of!(EntryPage, entry_stack);
+pub const EXIT: usize = offset_of!(EntryPage, exit);
 pub const THIS: usize = offset_of!(EntryPage, this);
 
 /// Address of the struct of a CPU.
 pub const fn address_of(cpu: u64) -> u64 {
     layout::ENTRY_CPUS + cpu * layout::ENTRY_STEP
+}
+
+/// Where the extended state of threads that are gone is put.
+#[repr(C, align(4096))]
+struct Lost(UnsafeCell<[u64; 512]>);
+
+// SAFETY: only the processor writes to it, and nobody reads it.
+unsafe impl Sync for Lost {}
+
+static LOST: Lost = Lost(UnsafeCell::new([0; 512]));
+
+impl PerCpu {
+    /// What is in the registers belongs to nobody any more.
+    pub fn disown(&mut self) {
+        self.extended = LOST.0.get() as u64;
+        self.owner = &raw mut self.nobody;
+        self.loaded = null_mut();
+    }
 }
 
 /// This CPU's struct.

@@ -81,13 +81,19 @@ pub struct ExceptionFrame {
     pub ss: u64,
 }
 
-/// The SYSCALL entry. Returns the save area of the thread to resume.
-pub extern "C" fn on_syscall() -> *mut Registers {
+/// The SYSCALL entry. Resumes the thread whose save area is then in rax.
+///
+/// It never returns but jumps to the exit, so that nobody's registers have to be kept on the way.
+pub extern "C" fn on_syscall() -> ! {
     // SAFETY: this is an entry.
     let (glue, cpu) = unsafe { (glue(), cpu()) };
     let Some(core) = &mut glue.core else { fatal("a system call before the core has booted") };
     let next = core.handle_syscall(&mut glue.hardware);
-    leave(cpu, &mut glue.hardware, next)
+    let registers = leave(cpu, &mut glue.hardware, next);
+    // SAFETY: `leave` has prepared the CPU for these registers; nothing of this stack is used again.
+    unsafe {
+        asm!("jmp qword ptr gs:[{exit}]", exit = const percpu::EXIT, in("rax") registers, options(noreturn))
+    }
 }
 
 /// Every other entry. Returns the save area of the thread to resume.
@@ -193,12 +199,10 @@ unsafe fn switch(cpu: &mut PerCpu, hardware: &mut Hardware, context: *mut Contex
     }
     // Areas of extended state are unique: with another one, everything of another thread is loaded.
     if extended != cpu.extended {
-        // SAFETY: `cpu.extended` is a thread's area, or 0 after the core gave its frame other contents; the new one
-        // was made by `init_fpu`.
+        // SAFETY: `cpu.extended` is the area of a thread that lives, or nobody's; the new one was made by
+        // `init_fpu`.
         unsafe {
-            if cpu.extended != 0 {
-                hardware.fpu.save(cpu.extended);
-            }
+            hardware.fpu.save(cpu.extended);
             hardware.fpu.restore(extended);
             switch_bases(cpu, hardware, context);
         }
@@ -226,7 +230,7 @@ fn switch_guarded(cpu: &mut PerCpu, hardware: &Hardware, root: u64, user_root: u
 /// the bases, and the next one must not see that.
 ///
 /// # Safety
-/// As for [`switch`]; `cpu.extended` must still be that of the thread that leaves.
+/// As for [`switch`]; `cpu.owner` must still be the thread that leaves, which lives, or nobody.
 #[inline(always)]
 unsafe fn switch_bases(cpu: &mut PerCpu, hardware: &Hardware, context: *mut Context) {
     // SAFETY: the caller's promise.
@@ -247,10 +251,7 @@ unsafe fn switch_bases(cpu: &mut PerCpu, hardware: &Hardware, context: *mut Cont
             old_fs = out(reg) old_fs, old_gs = out(reg) old_gs,
             zero = in(reg) 0, fs = in(reg) fs, gs = in(reg) gs, options(nostack, preserves_flags),
         );
-        // The owner's place may have been given to another thread meanwhile, whose area is another one.
-        if cpu.extended != 0 && (*cpu.owner).extended == cpu.extended {
-            ((*cpu.owner).registers.fs_base, (*cpu.owner).registers.gs_base) = (old_fs, old_gs);
-        }
+        ((*cpu.owner).registers.fs_base, (*cpu.owner).registers.gs_base) = (old_fs, old_gs);
     }
 }
 
