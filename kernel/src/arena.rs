@@ -190,6 +190,14 @@ impl<T: Vacant, const N: usize> Arena<T, N> {
         &mut self.entry_mut(index).value
     }
 
+    /// Two objects at once, in slots that are known to hold live ones; `None` if the slots are the same.
+    #[inline(always)]
+    pub fn known_pair_mut(&mut self, a: u32, b: u32) -> Option<(&mut T, &mut T)> {
+        let places = [a as usize & Self::MASK, b as usize & Self::MASK];
+        let [a, b] = self.entries.get_disjoint_mut(places).ok()?;
+        Some((&mut a.value, &mut b.value))
+    }
+
     /// The id of the object in a slot that is known to hold a live one.
     #[inline(always)]
     pub fn id_at(&self, index: u32) -> Id<T> {

@@ -47,8 +47,8 @@ pub struct Cap {
 pub struct CapId(u32);
 
 impl CapId {
-    /// A place where no capability can be.
-    pub const NOWHERE: CapId = CapId(ANCHOR);
+    /// A place of nobody's where no capability can be put.
+    pub const NOWHERE: CapId = CapId(SLOTS as u32 - 1);
 
     /// Slot number `offset` of a chunk.
     #[inline(always)]
@@ -66,8 +66,14 @@ impl CapId {
 pub const NO_CHUNK: u16 = 0;
 /// Slots of all CSpaces together, and those of chunk 0.
 const SLOTS: usize = 1 << 16;
-/// The most chunks that CSpaces can have together.
-pub const MAX_CHUNKS_ALL: u16 = (SLOTS / CHUNK - 1) as u16;
+/// The most chunks that CSpaces can have together; the first and the last are nobody's.
+pub const MAX_CHUNKS_ALL: u16 = (SLOTS / CHUNK - 2) as u16;
+/// Stands at [`CapId::NOWHERE`]: a Reply that no caller waits for.
+const OCCUPIED: Cap = Cap {
+    object: ObjRef { kind: ObjectType::Reply, index: 0, generation: 0 },
+    rights: Rights::empty(),
+    badge: 0,
+};
 
 const NONE: u32 = u32::MAX;
 /// The parent of all roots; no slot.
@@ -98,7 +104,9 @@ impl CapTable {
     /// A table that lets `chunks` chunks be taken, all of them free; `None` without memory for it.
     pub fn new(chunks: u16) -> Option<Self> {
         let chunks = chunks.min(MAX_CHUNKS_ALL);
-        let entries = vec![EMPTY; SLOTS].into_boxed_slice().try_into().ok()?;
+        let mut entries = vec![EMPTY; SLOTS];
+        entries[SLOTS - 1].cap = Some(OCCUPIED);
+        let entries = entries.into_boxed_slice().try_into().ok()?;
         Some(CapTable {
             entries,
             free_chunks: (1..=chunks).rev().collect(),
@@ -110,7 +118,7 @@ impl CapTable {
     /// Bytes of table that one chunk takes.
     pub const CHUNK_BYTES: u64 = (CHUNK * size_of::<Entry>()) as u64;
 
-    /// Capabilities alive.
+    /// Capabilities alive, Replies not among them.
     pub const fn live(&self) -> u32 {
         self.live
     }
@@ -176,6 +184,12 @@ impl CapTable {
         self.entry(id.0).cap.as_ref()
     }
 
+    /// The capability in a slot, if it names an object of this type.
+    #[inline(always)]
+    pub fn peek_typed(&self, id: CapId, kind: ObjectType) -> Option<&Cap> {
+        self.entry(id.0).cap.as_ref().filter(|c| c.object.kind == kind)
+    }
+
     /// Sets the badge in place (for a capability the kernel just made).
     pub fn set_badge(&mut self, id: CapId, badge: u64) {
         self.update(id.0, |e| {
@@ -188,13 +202,21 @@ impl CapTable {
     /// The first child, for revocation.
     pub fn first_child(&self, id: CapId) -> Option<CapId> {
         let entry = self.entry(id.0);
-        (entry.cap.is_some() && entry.first != NONE).then_some(CapId(entry.first))
+        // What stands alone has no links.
+        let linked = entry.cap.is_some_and(|c| c.object.kind != ObjectType::Reply);
+        (linked && entry.first != NONE).then_some(CapId(entry.first))
     }
 
     /// True if the slot is one of a CSpace and empty.
     #[inline(always)]
     pub fn is_free(&self, at: CapId) -> bool {
-        at.0 >= CHUNK as u32 && self.entry(at.0).cap.is_none()
+        at.0 >= CHUNK as u32 && self.is_empty(at)
+    }
+
+    /// True if a slot that was found in a CSpace is empty.
+    #[inline(always)]
+    pub fn is_empty(&self, at: CapId) -> bool {
+        self.entry(at.0).cap.is_none()
     }
 
     /// Puts a capability without parent into an empty slot; false (and no change) if it is occupied.
@@ -208,29 +230,26 @@ impl CapTable {
         self.get(parent).is_some() && self.link_below(parent.0, at, cap)
     }
 
-    /// Puts a capability that takes no part in derivation (a Reply) into an empty slot.
+    /// Puts a Reply, which takes no part in derivation, into an empty slot.
     #[inline(always)]
-    pub fn insert_alone(&mut self, at: CapId, cap: Cap) -> bool {
-        if !self.is_free(at) {
-            return false;
+    pub fn insert_reply(&mut self, at: CapId, cap: Cap) -> bool {
+        let free = self.is_free(at);
+        if free {
+            self.put_reply(at, cap);
         }
-        *self.entry_mut(at.0) = Entry { cap: Some(cap), ..EMPTY };
-        self.live += 1;
-        true
+        free
     }
 
-    /// As [`CapTable::insert_alone`], into a slot that is known to be empty.
+    /// As [`CapTable::insert_reply`], into a slot of a CSpace that is known to be empty.
     #[inline(always)]
-    pub fn put_alone(&mut self, at: CapId, cap: Cap) {
-        *self.entry_mut(at.0) = Entry { cap: Some(cap), ..EMPTY };
-        self.live = self.live.wrapping_add(1);
+    pub fn put_reply(&mut self, at: CapId, cap: Cap) {
+        self.entry_mut(at.0).cap = Some(cap);
     }
 
-    /// Empties a slot that is known to hold a capability that takes no part in derivation.
+    /// Empties a slot that is known to hold a Reply.
     #[inline(always)]
-    pub fn take_alone(&mut self, at: CapId) {
+    pub fn take_reply(&mut self, at: CapId) {
         self.entry_mut(at.0).cap = None;
-        self.live = self.live.wrapping_sub(1);
     }
 
     #[inline(always)]
@@ -274,9 +293,11 @@ impl CapTable {
     pub fn remove(&mut self, id: CapId) -> Option<Cap> {
         let node = *self.entry(id.0);
         let cap = node.cap?;
-        if node.prev == NONE {
-            // It stands alone.
-        } else if node.first == NONE {
+        if cap.object.kind == ObjectType::Reply {
+            self.take_reply(id);
+            return Some(cap);
+        }
+        if node.first == NONE {
             self.relink(node.prev, node.next, node.next, node.prev);
         } else {
             self.update(node.first, |e| e.prev = node.prev);
@@ -291,12 +312,10 @@ impl CapTable {
     /// Moves a capability to an empty slot; it keeps its place in the forest.
     pub fn relocate(&mut self, from: CapId, to: CapId) -> bool {
         let node = *self.entry(from.0);
-        if node.cap.is_none() || !self.is_free(to) {
-            return false;
-        }
+        let Some(cap) = node.cap.filter(|_| self.is_free(to)) else { return false };
         self.update(to.0, |e| *e = node);
         self.update(from.0, |e| *e = EMPTY);
-        if node.prev == NONE {
+        if cap.object.kind == ObjectType::Reply {
             return true;
         }
         self.relink(node.prev, node.next, to.0, to.0);
@@ -422,13 +441,15 @@ mod tests {
     }
 
     #[test]
-    fn a_lone_capability_moves_and_goes_without_touching_the_forest() {
+    fn a_reply_moves_and_goes_without_touching_the_forest() {
         let mut t = CapTable::new(1).unwrap();
+        let reply = |n| Cap { object: ObjRef { kind: ObjectType::Reply, ..cap(1).object }, ..cap(n) };
         t.insert_root(CapId(65), cap(1));
-        assert!(t.insert_alone(CapId(66), cap(2)));
-        assert!(!t.insert_alone(CapId(66), cap(3)));
+        assert!(t.insert_reply(CapId(66), reply(2)));
+        assert!(!t.insert_reply(CapId(66), reply(3)));
         assert!(t.relocate(CapId(66), CapId(67)));
-        assert_eq!(t.remove(CapId(67)), Some(cap(2)));
+        assert_eq!(t.first_child(CapId(67)), None);
+        assert_eq!(t.remove(CapId(67)), Some(reply(2)));
         assert_eq!(children_of(&t, ANCHOR), BTreeSet::from([65]));
         assert_eq!(t.live(), 1);
     }

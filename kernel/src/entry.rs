@@ -3,10 +3,14 @@
 use sila_abi::syscall::{Call, Outcome, Receive, Slot, Tag};
 use sila_abi::{Error, Op};
 
+use crate::fast::Rest;
 use crate::invoke::Flow;
 use crate::kernel::{Attention, Fail, Kernel, Running};
 use crate::machine::{Entry, Machine, Next};
 use crate::objects::*;
+
+const CALL: u8 = Call::Call as u8;
+const REPLY_RECV: u8 = Call::ReplyRecv as u8;
 
 /// Length of the `syscall` instruction: a restart goes back by this.
 const SYSCALL_LENGTH: u64 = 2;
@@ -29,14 +33,27 @@ impl Kernel {
         self.settle(m)
     }
 
-    /// A system call of the running thread: by the fast path, or by the general one.
-    #[inline(always)]
-    pub fn syscall(&mut self, m: &mut impl Machine) -> Next {
-        if let Running::Thread(id) = self.running {
-            if let Some(next) = self.fast_path(m, id) {
-                return next;
-            }
-            self.general_syscall(m, id);
+    /// A system call of the running thread, by whichever path takes it.
+    fn syscall(&mut self, m: &mut impl Machine) -> Next {
+        let Running::Thread(id) = self.running() else { return self.settle(m) };
+        let direct = match self.registers(id).rax as u8 {
+            CALL => self.fast_call(m),
+            REPLY_RECV => self.fast_reply_recv(m),
+            _ => match self.fast_other(m) {
+                Ok(()) => return self.resume_thread(id),
+                Err(rest) => return self.general_syscall(m, rest),
+            },
+        };
+        match direct {
+            Some(context) => Next::Thread(context),
+            None => self.general_syscall(m, Rest::All),
+        }
+    }
+
+    /// What the fast path left of a system call.
+    pub fn general_syscall(&mut self, m: &mut impl Machine, rest: Rest) -> Next {
+        if let (Running::Thread(id), Rest::All) = (self.running(), rest) {
+            self.carry_out(m, id);
         }
         self.settle(m)
     }
@@ -47,7 +64,7 @@ impl Kernel {
             self.attend(m);
         }
         if self.attention.is_empty()
-            && let Running::Thread(id) = self.running
+            && let Running::Thread(id) = self.running()
         {
             return self.resume_thread(id);
         }
@@ -80,8 +97,7 @@ impl Kernel {
         }
     }
 
-    #[inline(never)]
-    fn general_syscall(&mut self, m: &mut impl Machine, id: ThreadId) {
+    fn carry_out(&mut self, m: &mut impl Machine, id: ThreadId) {
         let Some(t) = self.threads.get(id) else { return };
         let (tag, building) = (Tag(t.context.registers.rax), t.quirks.contains(Quirks::BUILDING));
         let again = tag.call() == Call::Invoke as u8 && tag.label() == Op::RegionCreate as u32;

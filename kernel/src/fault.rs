@@ -4,8 +4,7 @@
 //! moment of the fault; only the handler's answer changes them.
 
 use sila_abi::syscall::{
-    Call, FAULT, FAULT_KILL, FAULT_RESUME, FAULT_SET_INSTRUCTION, FAULT_SET_STACK, FOREVER, REGISTER_WORDS,
-    Tag,
+    Call, FAULT_KILL, FAULT_RESUME, FAULT_SET_INSTRUCTION, FAULT_SET_STACK, FOREVER, REGISTER_WORDS, Tag,
 };
 use sila_abi::{Error, ObjectType, Rights};
 
@@ -18,7 +17,7 @@ use crate::paging::USER_END;
 impl Kernel {
     /// The running thread faulted.
     pub(crate) fn raise_fault(&mut self, m: &mut impl Machine, fault: Fault) {
-        let Running::Thread(id) = self.running else { return };
+        let Running::Thread(id) = self.running() else { return };
         if self.report_fault(m, id, fault).is_err() {
             self.end_by_fault(m, id, fault);
         }
@@ -84,7 +83,7 @@ impl Kernel {
         let r = &t.context.registers;
         let Some(fault) = t.fault else { return (Outgoing::of(r), r.r15) };
         let words = [fault.vector as u64, fault.error, fault.address, r.rip, r.rsp, r.rflags];
-        (Outgoing { tag: Tag::new(Call::Call, 6, 0, FAULT), words }, 0)
+        (Outgoing { tag: Tag::new(Call::Call, 6, 0, 0), words }, 0)
     }
 
     /// The handler's answer to a fault: checked, then carried out.

@@ -3,7 +3,7 @@
 //! A message moves straight from the sender's registers and message page to the receiver's; nothing is
 //! stored in between. A transfer first checks everything on both sides and then cannot fail.
 
-use sila_abi::syscall::{FAULT, MAX_CAPS, NO_WAIT, Outcome, REGISTER_WORDS, Receive, Slot, Tag, unpack_caps};
+use sila_abi::syscall::{MAX_CAPS, NO_WAIT, Outcome, REGISTER_WORDS, Receive, Slot, Tag, unpack_caps};
 use sila_abi::{Error, ObjectType, Rights};
 
 use crate::cap::{Cap, CapId};
@@ -50,15 +50,32 @@ impl Outgoing {
     }
 }
 
-/// Puts the first `count` words into registers; the others keep what the receiver had there.
+/// Copies the first `count` words from registers to registers; the others keep what the receiver had there.
 #[inline(always)]
 pub(crate) fn put_words(r: &mut Registers, words: &[u64; REGISTER_WORDS], count: usize) {
-    let places = [&mut r.rsi, &mut r.rdx, &mut r.r10, &mut r.r8, &mut r.r9, &mut r.r12];
-    for (i, place) in places.into_iter().enumerate() {
-        if i >= count {
-            return;
-        }
-        *place = words[i];
+    let [w0, w1, w2, w3, w4, w5] = *words;
+    if count == 0 {
+        return;
+    }
+    r.rsi = w0;
+    if count == 1 {
+        return;
+    }
+    r.rdx = w1;
+    if count == 2 {
+        return;
+    }
+    r.r10 = w2;
+    if count == 3 {
+        return;
+    }
+    r.r8 = w3;
+    if count == 4 {
+        return;
+    }
+    r.r9 = w4;
+    if count > 5 {
+        r.r12 = w5;
     }
 }
 
@@ -78,9 +95,6 @@ impl Kernel {
         let t = self.threads.get(id).ok_or(Error::ObjectGone)?;
         let (process, has_page, deadline) = (t.process, t.message.is_some(), t.context.registers.r14);
         let tag = Tag(t.context.registers.rax);
-        if tag.label() == FAULT {
-            return Err(Error::InvalidArgument.into());
-        }
         let slot = Slot::from_word(t.context.registers.rdi).ok_or(Error::SlotOutOfRange)?;
         let found = self.find_typed(process, slot, ObjectType::Endpoint, Rights::SEND)?;
         let endpoint: EndpointId = id_of(&found.cap);
@@ -290,6 +304,9 @@ impl Kernel {
         self.check_length(sender, receiver, out.tag).map_err(Blame::Sender)?;
         self.move_caps(&plan);
         let mut outcome = Outcome::message(out.tag.words() as u8, plan.count, out.tag.label());
+        if self.threads.known(sender.index()).fault.is_some() {
+            outcome = outcome.with_fault();
+        }
         if let Some(at) = reply_at {
             self.make_reply(sender, at);
             outcome = outcome.with_reply();
@@ -308,7 +325,7 @@ impl Kernel {
         t.call += 1;
         let badge = t.call;
         let object = reference(ObjectType::Reply, caller);
-        self.caps.insert_alone(at, Cap { object, rights: Rights::SEND | Rights::GRANT, badge });
+        self.caps.insert_reply(at, Cap { object, rights: Rights::SEND | Rights::GRANT, badge });
     }
 
     /// Checks the capabilities of a message against what the receiver made room for.

@@ -105,6 +105,11 @@ bitflags::bitflags! {
     }
 }
 
+/// Stands for the slot of the running thread when none runs.
+const IDLE: u32 = u32::MAX;
+/// Stands for it when the verification context runs.
+const VERIFICATION: u32 = u32::MAX - 1;
+
 /// A boot-time interrupt line and what it signals.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct IrqLine {
@@ -137,7 +142,8 @@ pub struct Kernel {
     pub(crate) caps: CapTable,
     pub(crate) ready: ReadyQueues,
     pub(crate) timers: Timers,
-    pub(crate) running: Running,
+    /// The running thread's slot, or [`IDLE`] or [`VERIFICATION`].
+    pub(crate) current: u32,
     pub(crate) attention: Attention,
     pub(crate) slice_end: u64,
     pub(crate) armed: u64,
@@ -182,7 +188,7 @@ impl Kernel {
             caps: CapTable::new(capacities.cap_chunks)?,
             ready: ReadyQueues::default(),
             timers: Timers::default(),
-            running: Running::Idle,
+            current: IDLE,
             attention: Attention::empty(),
             slice_end: 0,
             armed: u64::MAX,
@@ -200,6 +206,25 @@ impl Kernel {
             ram_bytes: 0,
             test_system: false,
         })
+    }
+
+    /// What the CPU is busy with.
+    #[inline(always)]
+    pub(crate) fn running(&self) -> Running {
+        match self.current {
+            IDLE => Running::Idle,
+            VERIFICATION => Running::Verification,
+            index => Running::Thread(self.threads.id_at(index)),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_running(&mut self, running: Running) {
+        self.current = match running {
+            Running::Idle => IDLE,
+            Running::Verification => VERIFICATION,
+            Running::Thread(id) => id.index(),
+        };
     }
 
     // ---- accounting -------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ mod cspace;
 mod devices;
 pub mod endow;
 pub mod entry;
-mod fast;
+pub mod fast;
 mod fault;
 pub mod frames;
 mod introspect;

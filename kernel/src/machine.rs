@@ -5,6 +5,7 @@
 //! nanoseconds since boot, and devices only through the calls of [`Machine`].
 
 use alloc::boxed::Box;
+use core::ptr::NonNull;
 
 use crate::verify::Work;
 
@@ -104,7 +105,7 @@ pub enum Entry {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Next {
     /// Run a ring-3 thread: load this context. It stays valid until the next entry.
-    Thread(*mut Context),
+    Thread(NonNull<Context>),
     /// Run (or resume) the verification context.
     Verification,
     /// Halt until an interrupt.
@@ -164,9 +165,11 @@ pub trait Machine {
     /// Makes a change of one user page in `root` visible on every CPU before it returns.
     fn flush_page(&mut self, root: Frame, address: u64);
 
-    /// Makes all changes in `root` visible on every CPU before it returns. Also called before a
-    /// root's frames are freed: no CPU may go on using it.
+    /// Makes all changes in `root` visible on every CPU before it returns.
     fn flush_root(&mut self, root: Frame);
+
+    /// No CPU goes on using `root`, whose process has ended and has no thread any more.
+    fn leave_root(&mut self, root: Frame);
 
     /// True if every flush asked for so far has taken effect on every CPU. On one CPU it has when the call
     /// returns.

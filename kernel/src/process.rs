@@ -34,7 +34,7 @@ impl Kernel {
             self.end_thread(m, t);
         }
         if let Some(roots) = self.processes.get(id).and_then(|p| p.roots) {
-            m.flush_root(roots.kernel);
+            m.leave_root(roots.kernel);
         }
     }
 

@@ -28,6 +28,17 @@ impl Queue {
     pub const fn is_empty(&self) -> bool {
         self.head == NONE
     }
+    /// Takes out the thread in this slot, if it is the only one.
+    #[inline(always)]
+    pub fn take_only(&mut self, thread: u32, link: &mut Link) -> bool {
+        let only = self.head == self.tail && self.head == thread;
+        if only {
+            *self = Queue::default();
+            link.clear();
+        }
+        only
+    }
+
     /// The first thread's slot.
     pub const fn first(&self) -> Option<u32> {
         if self.head == NONE { None } else { Some(self.head) }
@@ -46,6 +57,12 @@ pub struct Link {
 impl Link {
     /// In no queue.
     pub const NONE: Link = Link { prev: NONE, next: NONE, priority: 0, queued: false };
+
+    /// Out of its queue.
+    #[inline(always)]
+    pub(crate) const fn clear(&mut self) {
+        self.queued = false;
+    }
 
     /// True if the thread is in a queue.
     pub const fn is_queued(&self) -> bool {

@@ -4,6 +4,8 @@
 //! part like a thread, at the priority of its most urgent requester. The timer is only armed for a
 //! deadline or for an equal that waits, so an idle CPU halts.
 
+use core::ptr::NonNull;
+
 use sila_abi::Error;
 use sila_abi::syscall::{FOREVER, Outcome};
 
@@ -34,7 +36,7 @@ impl Kernel {
     /// Something of this priority wants to run: if nothing above it does, there is a choice to be made.
     #[inline(always)]
     fn consider(&mut self, priority: u8) {
-        match self.running {
+        match self.running() {
             Running::Thread(now) if self.threads.known(now.index()).effective > priority => {}
             _ => self.attention |= Attention::SCHEDULE,
         }
@@ -95,8 +97,8 @@ impl Kernel {
                 }
             }
             ThreadState::Verifying => self.abandon_verification(id),
-            ThreadState::Running if self.running == Running::Thread(id) => {
-                self.running = Running::Idle;
+            ThreadState::Running if self.running() == Running::Thread(id) => {
+                self.set_running(Running::Idle);
                 self.attention |= Attention::SCHEDULE;
             }
             _ => {}
@@ -119,8 +121,8 @@ impl Kernel {
             self.timers.set(Alarm::Thread(id.index()), deadline);
             self.attention |= Attention::SCHEDULE;
         }
-        if self.running == Running::Thread(id) {
-            self.running = Running::Idle;
+        if self.running() == Running::Thread(id) {
+            self.set_running(Running::Idle);
             self.attention |= Attention::SCHEDULE;
         }
     }
@@ -163,14 +165,14 @@ impl Kernel {
     /// Chooses what the CPU does next and arms the timer for it.
     pub(crate) fn schedule(&mut self, m: &mut impl Machine) -> Next {
         self.attention -= Attention::SCHEDULE;
-        if self.running != Running::Idle {
+        if self.running() != Running::Idle {
             self.put_back_preempted(m);
         }
-        if self.running == Running::Idle {
+        if self.running() == Running::Idle {
             self.pick(m);
         }
         self.arm_timer(m);
-        match self.running {
+        match self.running() {
             Running::Idle => Next::Idle,
             Running::Verification => Next::Verification,
             Running::Thread(id) => self.resume_thread(id),
@@ -180,17 +182,17 @@ impl Kernel {
     /// Goes on with a thread that is known to live.
     #[inline(always)]
     pub(crate) fn resume_thread(&mut self, id: ThreadId) -> Next {
-        Next::Thread(&raw mut self.threads.known_mut(id.index()).context)
+        Next::Thread(NonNull::from(&mut self.threads.known_mut(id.index()).context))
     }
 
     /// Puts the running context back if something else should run.
     fn put_back_preempted(&mut self, m: &mut impl Machine) {
         let best = self.ready.highest();
         let verification = self.verifier.priority();
-        match self.running {
+        match self.running() {
             Running::Thread(id) => {
                 let Some(own) = self.threads.get(id).map(|t| t.effective) else {
-                    self.running = Running::Idle;
+                    self.set_running(Running::Idle);
                     return;
                 };
                 let own = Some(own);
@@ -206,13 +208,13 @@ impl Kernel {
                     t.slice_left = left;
                     let priority = t.effective;
                     self.ready.push(&mut self.threads, id.index(), priority, !expired);
-                    self.running = Running::Idle;
+                    self.set_running(Running::Idle);
                 }
             }
             Running::Verification => {
                 let expired = best == verification && self.slice_is_over(m);
                 if verification.is_none() || best > verification || expired {
-                    self.running = Running::Idle;
+                    self.set_running(Running::Idle);
                 }
             }
             Running::Idle => {}
@@ -245,7 +247,7 @@ impl Kernel {
         self.slice_end = 0;
         if verify {
             self.dispatch_verification(m);
-            self.running = Running::Verification;
+            self.set_running(Running::Verification);
             return;
         }
         let Some(index) = self.ready.pop_highest(&mut self.threads) else { return };
@@ -254,17 +256,17 @@ impl Kernel {
         if t.slice_left > 0 {
             self.slice_end = m.now() + core::mem::take(&mut t.slice_left);
         }
-        self.running = Running::Thread(self.threads.id_at(index));
+        self.set_running(Running::Thread(self.threads.id_at(index)));
     }
 
     fn arm_timer(&mut self, m: &mut impl Machine) {
-        let own = match self.running {
+        let own = match self.running() {
             Running::Thread(id) => Some(self.threads.known(id.index()).effective),
             Running::Verification => self.verifier.priority(),
             Running::Idle => None,
         };
         let mut deadline = self.timers.next().unwrap_or(FOREVER);
-        let rival = if self.running == Running::Verification {
+        let rival = if self.running() == Running::Verification {
             self.ready.highest()
         } else {
             self.ready.highest().max(self.verifier.priority())

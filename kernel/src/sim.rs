@@ -74,6 +74,7 @@ impl Machine for SimMachine {
     }
     fn flush_page(&mut self, _root: Frame, _address: u64) {}
     fn flush_root(&mut self, _root: Frame) {}
+    fn leave_root(&mut self, _root: Frame) {}
     fn flushes_done(&self) -> bool {
         !self.lazy_flush
     }

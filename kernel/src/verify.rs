@@ -196,10 +196,16 @@ impl Default for Verifier {
 }
 
 impl Verifier {
+    /// True if there is work, running or waiting.
+    #[inline(always)]
+    pub fn is_busy(&self) -> bool {
+        self.active.is_some() || !self.queue.is_empty()
+    }
+
     /// The priority at which the context wants to run; `None` if it has nothing to do.
     #[inline]
     pub fn priority(&self) -> Option<u8> {
-        if self.queue.is_empty() && self.active.is_none() {
+        if !self.is_busy() {
             return None;
         }
         let queued = self.queue.iter().map(|r| r.priority).max();
@@ -306,8 +312,8 @@ impl Kernel {
         self.verifier.finished = m.finish_verification();
         self.attention |= Attention::SCHEDULE;
         // The next job, if one waits, is chosen and handed over by the scheduler.
-        if self.running == Running::Verification {
-            self.running = Running::Idle;
+        if self.running() == Running::Verification {
+            self.set_running(Running::Idle);
         }
         self.complete_verification(m);
     }

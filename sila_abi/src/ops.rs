@@ -114,7 +114,7 @@ macro_rules! for_each_operation {
             64 ThreadTerminate(Thread, MANAGE, plain) ()
                 "End the thread.";
             65 ThreadSetFaultEndpoint(Thread, MANAGE, plain) (endpoint: Cap(Endpoint, SEND))
-                "Turn the thread's faults into calls to this Endpoint: label crate::syscall::FAULT, words exception vector, error code, faulting address, instruction, stack pointer, flags. The reply's word 0 resumes (1) or ends the process (0); word 1: 1 sets the instruction pointer to word 2, 2 the stack pointer to word 3. If nobody answers, the process ends.";
+                "Turn the thread's faults into calls to this Endpoint, marked in their outcome (sila_abi::syscall::Outcome::is_fault): words exception vector, error code, faulting address, instruction, stack pointer, flags. The reply's word 0 resumes (1) or ends the process (0); word 1: 1 sets the instruction pointer to word 2, 2 the stack pointer to word 3. If nobody answers, the process ends.";
             66 ThreadClearFaultEndpoint(Thread, MANAGE, plain) ()
                 "The thread's next fault ends its process.";
             70 KeyRingInstall(KeyRing, WRITE, blocks) (record: Cap(Region, READ), length: Word)

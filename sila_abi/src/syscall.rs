@@ -23,11 +23,9 @@ pub const REGISTER_WORDS: usize = 6;
 /// The most capabilities one message carries.
 pub const MAX_CAPS: usize = 4;
 
-/// Label of the call that the kernel makes for a thread that faulted.
-pub const FAULT: u32 = 0xffff_ffff;
-/// Word 0 of the answer to a [`FAULT`]: end the process.
+/// Word 0 of the answer to a fault ([`Outcome::is_fault`]): end the process.
 pub const FAULT_KILL: u64 = 0;
-/// Word 0 of the answer to a [`FAULT`]: let the thread go on.
+/// Word 0 of the answer to a fault: let the thread go on.
 pub const FAULT_RESUME: u64 = 1;
 /// Bit of word 1 of the answer: word 2 is the new instruction pointer.
 pub const FAULT_SET_INSTRUCTION: u64 = 1;
@@ -126,6 +124,7 @@ pub struct Outcome(pub u64);
 impl Outcome {
     const FLAGS: u64 = 1 << 24;
     const CALL: u64 = 1 << 28;
+    const FAULT: u64 = 1 << 29;
 
     /// A received message or the success of an operation with `words` result words.
     pub const fn message(words: u8, caps: u8, label: u32) -> Self {
@@ -134,6 +133,15 @@ impl Outcome {
     /// The same, for a message that came by `call`: its Reply lies in the reply slot.
     pub const fn with_reply(self) -> Self {
         Outcome(self.0 | Self::CALL)
+    }
+    /// The same, for the call that the kernel makes for a thread that faulted. Nobody else can set this mark.
+    pub const fn with_fault(self) -> Self {
+        Outcome(self.0 | Self::FAULT)
+    }
+    /// True if the kernel reports a fault: words exception vector, error code, faulting address, instruction, stack
+    /// pointer, flags.
+    pub const fn is_fault(self) -> bool {
+        self.0 & Self::FAULT != 0
     }
     /// True if a Reply came with the message; a message that came by `send` has none.
     pub const fn has_reply(self) -> bool {
@@ -234,6 +242,7 @@ mod tests {
         assert_eq!((o.status(), o.words(), o.caps(), o.label(), o.is_flags()), (Ok(()), 7, 3, 9, false));
         assert!(!o.has_reply() && o.with_reply().has_reply());
         assert_eq!((o.with_reply().words(), o.with_reply().caps(), o.with_reply().label()), (7, 3, 9));
+        assert!(!o.is_fault() && o.with_fault().is_fault());
         assert!(Outcome::flags().is_flags());
         assert_eq!(Outcome::error(Error::Timeout, 2).status(), Err(Error::Timeout));
         assert_eq!(Outcome(0xffff).status(), Err(Error::InvalidOperation));

@@ -244,7 +244,6 @@ fn start_machine(found: &Found) {
     power::enable_acpi(&found.tables);
     hardware.fpu = Fpu::start(found.facts.features);
     hardware.mitigations = found.mitigations;
-    hardware.guarded_switch = found.mitigations.kpti || found.mitigations.ibpb_on_switch;
     hardware.fsgsbase = found.facts.features.contains(Features::FSGSBASE);
     hardware.smap = found.facts.features.contains(Features::SMAP);
     hardware.kernel_half = found.kernel_half;
@@ -256,7 +255,12 @@ fn start_machine(found: &Found) {
         cpu.entry.kernel_root = found.root.physical;
     }
     cpu.entry.current = &raw mut cpu.idle;
-    cpu.entry.exit = super::entry::exit_address(found.mitigations.kpti);
+    cpu.entry.exit = super::entry::exit_address(found.mitigations);
+    cpu.entry.selector = u64::from(super::descriptors::KERNEL_DATA);
+    hardware.odd_switch = found.mitigations.kpti
+        || found.mitigations.ibpb_on_switch
+        || !hardware.fpu.extends()
+        || !found.facts.features.contains(Features::FSGSBASE);
     cpu.disown();
     trap::prepare_verification(cpu, spaces::stack_tops(0).1, found.physmap_end);
 }

@@ -3,7 +3,10 @@
 //! Owns nothing. The edge knows the core by [`Core`] and its jobs by [`RunJob`] alone. With feature
 //! `self-check` the edge's own test core stands in for the kernel.
 
-use kernel::machine::{Entry, Frame, FrameReader, Machine, Next};
+use core::ptr::NonNull;
+
+use kernel::fast::Rest;
+use kernel::machine::{Context, Entry, Frame, FrameReader, Machine, Next};
 
 #[cfg(feature = "self-check")]
 pub use super::selfcheck::{SelfCheck as ActiveCore, Spin as Job};
@@ -38,9 +41,23 @@ pub trait Core: Sized {
     fn first_context<M: Machine>(&mut self, machine: &mut M) -> Next;
     /// Handles one entry.
     fn handle<M: Machine>(&mut self, machine: &mut M, entry: Entry) -> Next;
-    /// Handles a system call.
+    /// Carries out a call at once and says what to switch to, or changes nothing.
     #[inline(always)]
-    fn handle_syscall<M: Machine>(&mut self, machine: &mut M) -> Next {
+    fn fast_call<M: Machine>(&mut self, _: &mut M) -> Option<NonNull<Context>> {
+        None
+    }
+    /// As [`Core::fast_call`], for reply_recv.
+    #[inline(always)]
+    fn fast_reply_recv<M: Machine>(&mut self, _: &mut M) -> Option<NonNull<Context>> {
+        None
+    }
+    /// Carries out any other system call at once, to return to the same thread, or changes nothing.
+    #[inline(always)]
+    fn fast_other<M: Machine>(&mut self, _: &mut M) -> Result<(), Rest> {
+        Err(Rest::All)
+    }
+    /// Does what the fast path left of a system call.
+    fn general_syscall<M: Machine>(&mut self, machine: &mut M, _: Rest) -> Next {
         self.handle(machine, Entry::Syscall)
     }
 }
@@ -53,7 +70,7 @@ pub trait RunJob {
 
 #[cfg(not(feature = "self-check"))]
 mod real {
-    use super::{ActiveCore, BootInfo, Core, Job, Refused, RunJob};
+    use super::{ActiveCore, BootInfo, Context, Core, Job, NonNull, Refused, Rest, RunJob};
     use kernel::frames::FrameTable;
     use kernel::log;
     use kernel::machine::{Entry, FRAME_SIZE, Frame, FrameReader, Machine, Next};
@@ -86,8 +103,22 @@ mod real {
         }
 
         #[inline(always)]
-        fn handle_syscall<M: Machine>(&mut self, machine: &mut M) -> Next {
-            self.syscall(machine)
+        fn fast_call<M: Machine>(&mut self, machine: &mut M) -> Option<NonNull<Context>> {
+            ActiveCore::fast_call(self, machine)
+        }
+
+        #[inline(always)]
+        fn fast_reply_recv<M: Machine>(&mut self, machine: &mut M) -> Option<NonNull<Context>> {
+            ActiveCore::fast_reply_recv(self, machine)
+        }
+
+        #[inline(always)]
+        fn fast_other<M: Machine>(&mut self, machine: &mut M) -> Result<(), Rest> {
+            ActiveCore::fast_other(self, machine)
+        }
+
+        fn general_syscall<M: Machine>(&mut self, machine: &mut M, rest: Rest) -> Next {
+            ActiveCore::general_syscall(self, machine, rest)
         }
     }
 

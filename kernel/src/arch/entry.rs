@@ -4,7 +4,8 @@
 //!
 //! Invariants:
 //! - On entry all user registers go straight into `PerCpu.entry.current`; nothing of a thread stays on
-//!   a CPU stack. A saved `cs` of 0 means "came by SYSCALL": rcx and r11 are then dead and not saved.
+//!   a CPU stack. A saved `cs` of 0 means "came by SYSCALL": rcx and r11 are then dead and not saved. While a
+//!   thread runs, its saved `cs` is 0.
 //! - In ring 0 GS is the kernel's, but for the few instructions next to each SWAPGS, where interrupts
 //!   are off and NMI, #MC, #DF and #DB fix GS and CR3 by themselves (`paranoid`).
 //! - Ring 3 is resumed only at a canonical lower-half RIP and RSP (else the thread gets a #GP), with
@@ -15,7 +16,9 @@
 use core::arch::global_asm;
 use core::mem::offset_of;
 
+use kernel::cpu::Mitigations;
 use kernel::machine::Registers;
+use sila_abi::syscall::Call;
 
 use super::descriptors::{KERNEL_CODE, KERNEL_DATA, USER_CODE, USER_DATA};
 use super::layout;
@@ -27,10 +30,14 @@ unsafe extern "C" {
     pub fn syscall_entry_plain();
     /// SYSCALL target when KPTI is on.
     pub fn syscall_entry_kpti();
-    /// Return of a system call when KPTI is off; the save area is in rax.
-    fn syscall_exit_plain();
-    /// Return of a system call when KPTI is on.
-    fn syscall_exit_kpti();
+    /// The way to ring 3 when KPTI is off; the save area is in rax.
+    fn exit_plain();
+    /// The way to ring 3 when KPTI is on.
+    fn exit_kpti();
+    /// As `exit_plain`, clearing the processor's buffers first.
+    fn exit_verw_plain();
+    /// As `exit_kpti`, clearing the processor's buffers first.
+    fn exit_verw_kpti();
     /// First of 256 interrupt stubs.
     fn vector_stubs();
     /// Resumes a ring-0 context (verification or idle) from its save area.
@@ -47,9 +54,14 @@ pub fn vector_address(vector: usize) -> u64 {
     vector_stubs as *const () as u64 + STUB * vector as u64
 }
 
-/// Address of the trampoline by which a system call returns.
-pub fn exit_address(kpti: bool) -> u64 {
-    let exit = if kpti { syscall_exit_kpti } else { syscall_exit_plain };
+/// Address of the trampoline that leads to ring 3.
+pub fn exit_address(mitigations: Mitigations) -> u64 {
+    let exit = match (mitigations.kpti, mitigations.verw_on_exit) {
+        (false, false) => exit_plain,
+        (true, false) => exit_kpti,
+        (false, true) => exit_verw_plain,
+        (true, true) => exit_verw_kpti,
+    };
     exit as *const () as u64
 }
 
@@ -103,13 +115,17 @@ global_asm!(
     SAVE_ALL_BUT rsp
     mov [rsp + {RIP}], rcx
     mov [rsp + {RFLAGS}], r11
-    mov rax, gs:[{SCRATCH}]
-    mov [rsp + {RSP}], rax
-    mov qword ptr [rsp + {CS}], 0
+    mov rcx, gs:[{SCRATCH}]
+    mov [rsp + {RSP}], rcx
     mov rsp, gs:[{KERNEL_STACK}]
     xor ebp, ebp
+    cmp al, {CALL}
+    je 1f
+    cmp al, {REPLY_RECV}
+    je 2f
     call {syscall}
-    ud2
+1:  call {call}
+2:  call {reply_recv}
 .endm
 
 /* rax = save area of a thread: loads rcx = rip, r11 = clean flags; jumps away where ring 3 must not
@@ -129,14 +145,13 @@ global_asm!(
 
 .balign 64
 .global syscall_entry_plain
-.global syscall_exit_plain
+.global exit_plain
 syscall_entry_plain:
     swapgs
     mov gs:[{SCRATCH}], rsp
     mov rsp, gs:[{CURRENT}]
     SYSCALL_SAVE
-.Lexit_plain:
-syscall_exit_plain:
+exit_plain:
     CHECK_USER .Lbad_return, .Liret_plain
     LOAD_ALL_BUT
     mov rsp, [rax + {RSP}]
@@ -146,7 +161,7 @@ syscall_exit_plain:
 
 .balign 64
 .global syscall_entry_kpti
-.global syscall_exit_kpti
+.global exit_kpti
 syscall_entry_kpti:
     swapgs
     mov gs:[{SCRATCH}], rsp
@@ -154,8 +169,7 @@ syscall_entry_kpti:
     mov cr3, rsp
     mov rsp, gs:[{CURRENT}]
     SYSCALL_SAVE
-.Lexit_kpti:
-syscall_exit_kpti:
+exit_kpti:
     CHECK_USER .Lbad_return, .Liret_kpti
     LOAD_ALL_BUT
     mov rsp, [rax + {RSP}]
@@ -167,14 +181,22 @@ syscall_exit_kpti:
     swapgs
     sysretq
 
-/* rax = save area; resumes ring 3 in whichever way it takes. */
+/* Clears the buffers that other threads' data may be in. The selector is loaded for its side effect only. */
+.global exit_verw_plain
+exit_verw_plain:
+    verw word ptr gs:[{SELECTOR}]
+    jmp exit_plain
+
+.global exit_verw_kpti
+exit_verw_kpti:
+    verw word ptr gs:[{SELECTOR}]
+    jmp exit_kpti
+
+/* rdi = save area; resumes ring 3 in whichever way it takes. */
 .global resume_user
 resume_user:
     mov rax, rdi
-.Lexit_user:
-    cmp qword ptr gs:[{KERNEL_ROOT}], 0
-    je .Lexit_plain
-    jmp .Lexit_kpti
+    jmp qword ptr gs:[{EXIT}]
 
 /* The thread's RIP or RSP is not a lower-half address: it gets a #GP instead. rax = save area. */
 .Lbad_return:
@@ -182,10 +204,11 @@ resume_user:
     mov edi, 13
     xor esi, esi
     call {interrupt}
-    jmp .Lexit_user
+    jmp qword ptr gs:[{EXIT}]
 
 /* rax = save area, rcx = rip, r11 = flags: builds an interrupt frame on the entry stack. */
 .macro IRET_FRAME
+    mov qword ptr [rax + {CS}], 0
     mov rsp, gs:[{ENTRY_STACK}]
     push {USER_DATA}
     push qword ptr [rax + {RSP}]
@@ -256,7 +279,7 @@ interrupt_common:
     mov rsp, gs:[{KERNEL_STACK}]
     xor ebp, ebp
     call {interrupt}
-    jmp .Lexit_user
+    jmp qword ptr gs:[{EXIT}]
 3:  lfence
     cmp qword ptr [rsp], 32
     jb kernel_exception
@@ -388,6 +411,8 @@ vector_stubs:
     SCRATCH = const percpu::SCRATCH,
     CURRENT = const percpu::CURRENT,
     KERNEL_STACK = const percpu::KERNEL_STACK,
+    EXIT = const percpu::EXIT,
+    SELECTOR = const percpu::SELECTOR,
     ENTRY_STACK = const percpu::ENTRY_STACK,
     USER_FLAGS = const USER_FLAGS,
     FIXED_FLAGS = const FIXED_FLAGS,
@@ -397,6 +422,10 @@ vector_stubs:
     KERNEL_DATA = const KERNEL_DATA,
     IST_MASK = const layout::IST_SIZE - 1,
     GS_BASE = const msr::GS_BASE,
+    CALL = const Call::Call as u8,
+    REPLY_RECV = const Call::ReplyRecv as u8,
+    call = sym super::trap::on_call,
+    reply_recv = sym super::trap::on_reply_recv,
     syscall = sym super::trap::on_syscall,
     interrupt = sym super::trap::on_interrupt,
     fatal = sym super::trap::on_kernel_exception,

@@ -59,39 +59,53 @@ impl Fpu {
         frame[3] = 0x1f80;
     }
 
-    /// Saves the registers into an area. All that XCR0 enables: the masks say so.
+    /// True if XSAVE is used.
+    pub fn extends(&self) -> bool {
+        self.mask != 0
+    }
+
+    /// Saves the registers into one area and loads them from another.
     ///
     /// # Safety
-    /// The address must be that of a thread's area.
-    #[inline(always)]
-    pub unsafe fn save(&self, area: u64) {
-        // SAFETY: the area is a whole frame, aligned, and the enabled state fits it.
+    /// Both must be areas of threads, written only by `init` and by exchanging.
+    pub unsafe fn exchange(&self, from: u64, to: u64) {
+        // SAFETY: the caller's promise, for areas that FXSAVE writes as for those that XSAVE does.
         unsafe {
-            if self.mask == 0 {
-                asm!("fxsave64 [{}]", in(reg) area, options(nostack, preserves_flags));
-            } else {
-                asm!("xsave64 [{}]", in(reg) area, in("eax") -1, in("edx") -1, options(nostack, preserves_flags));
+            if self.extends() {
+                return self.exchange_extended(from, to);
             }
+            asm!("fxsave64 [{}]", in(reg) from, options(nostack, preserves_flags));
+            self.hide_pointers();
+            asm!("fxrstor64 [{}]", in(reg) to, options(nostack, preserves_flags));
         }
     }
 
-    /// Loads the registers from an area.
+    /// As [`Fpu::exchange`], where XSAVE is used. All that XCR0 enables: the masks say so.
     ///
     /// # Safety
-    /// The address must be that of a thread's area, written only by `init` and `save`.
+    /// As for [`Fpu::exchange`].
     #[inline(always)]
-    pub unsafe fn restore(&self, area: u64) {
-        // SAFETY: the area holds a valid state (the caller's promise), so no instruction faults.
+    pub unsafe fn exchange_extended(&self, from: u64, to: u64) {
+        // SAFETY: the areas are whole frames, aligned, and the enabled state fits them; what is loaded is a valid
+        // state (the caller's promise), so no instruction faults.
         unsafe {
-            if self.leaks_pointers {
-                // Gives the pointers a value that says nothing, as restoring may not overwrite them.
-                static ZERO: u32 = 0;
-                asm!("fnclex", "ffree st(7)", "fild dword ptr [{}]", in(reg) &raw const ZERO, options(nostack));
-            }
-            if self.mask == 0 {
-                asm!("fxrstor64 [{}]", in(reg) area, options(nostack, preserves_flags));
-            } else {
-                asm!("xrstor64 [{}]", in(reg) area, in("eax") -1, in("edx") -1, options(nostack, preserves_flags));
+            asm!("xsave64 [{}]", in(reg) from, in("eax") -1, in("edx") -1, options(nostack, preserves_flags));
+            self.hide_pointers();
+            asm!("xrstor64 [{}]", in(reg) to, in("eax") -1, in("edx") -1, options(nostack, preserves_flags));
+        }
+    }
+
+    /// Gives the x87 pointers a value that says nothing, where restoring may not overwrite them.
+    ///
+    /// # Safety
+    /// The registers must have been saved.
+    #[inline(always)]
+    unsafe fn hide_pointers(&self) {
+        static ZERO: u32 = 0;
+        if self.leaks_pointers {
+            // SAFETY: the caller's promise; the state is clean of exceptions when the load executes.
+            unsafe {
+                asm!("fnclex", "ffree st(7)", "fild dword ptr [{}]", sym ZERO, options(nostack, preserves_flags));
             }
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Owns: clock, timer deadline, interrupt lines, roots. Invariants: `frame` is reached only for RAM
 //! that the physical map covers; the area of a thread that is gone is not written any more;
-//! no root stays loaded after `flush_root`.
+//! no root stays loaded after `leave_root`.
 
 #[cfg(not(feature = "self-check"))]
 use alloc::boxed::Box;
@@ -43,8 +43,8 @@ pub struct Hardware {
     pub mitigations: Mitigations,
     /// WRFSBASE exists and is on.
     pub fsgsbase: bool,
-    /// A switch to another root takes more than loading it.
-    pub guarded_switch: bool,
+    /// A switch to another thread takes more than XSAVE, FSGSBASE and a root.
+    pub odd_switch: bool,
     /// SMAP is on.
     pub smap: bool,
     /// Upper half of every root.
@@ -72,7 +72,7 @@ impl Hardware {
             verw_on_exit: false,
         },
         fsgsbase: false,
-        guarded_switch: false,
+        odd_switch: false,
         smap: false,
         kernel_half: [0; 256],
         entry_half: [0; 256],
@@ -155,10 +155,17 @@ impl Machine for Hardware {
 
     fn flush_root(&mut self, root: Frame) {
         // SAFETY: see `flush_page`.
-        let (in_use, loaded) = unsafe { (&mut (*percpu::this()).root, &mut (*percpu::this()).loaded) };
+        if unsafe { (*percpu::this()).root } == root.address() {
+            // SAFETY: the root in use.
+            unsafe { regs::set_cr3(root.address()) };
+        }
+    }
+
+    fn leave_root(&mut self, root: Frame) {
+        // SAFETY: see `flush_page`.
+        let in_use = unsafe { &mut (*percpu::this()).root };
         if *in_use == root.address() {
             *in_use = self.boot_root;
-            *loaded = null_mut();
             // SAFETY: the kernel's own root maps the whole kernel.
             unsafe { regs::set_cr3(self.boot_root) };
         }
@@ -221,7 +228,8 @@ impl Machine for Hardware {
     fn release_extended(&mut self, extended: u64) {
         // SAFETY: see `flush_page`.
         let cpu = unsafe { &mut *percpu::this() };
-        if cpu.extended == extended {
+        // SAFETY: the owner is a thread that lives, or nobody.
+        if unsafe { (*cpu.owner).extended } == extended {
             cpu.disown();
         }
     }

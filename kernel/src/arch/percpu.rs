@@ -8,7 +8,6 @@
 use core::arch::asm;
 use core::cell::UnsafeCell;
 use core::mem::offset_of;
-use core::ptr::null_mut;
 use core::sync::atomic::AtomicU64;
 
 use kernel::machine::{Context, Registers};
@@ -32,9 +31,11 @@ pub struct EntryPage {
     pub entry_stack: u64,
     /// Address of this struct.
     pub this: *mut PerCpu,
-    /// The trampoline by which a system call returns.
+    /// The trampoline that leads to ring 3.
     pub exit: u64,
-    stack: [u64; 504],
+    /// A selector for VERW.
+    pub selector: u64,
+    stack: [u64; 503],
 }
 
 /// Everything of one CPU.
@@ -44,12 +45,8 @@ pub struct PerCpu {
     pub entry: EntryPage,
     /// The root that is loaded in ring 0.
     pub root: u64,
-    /// Where the extended state in the registers belongs.
-    pub extended: u64,
-    /// Whose extended state and segment bases are in the registers.
+    /// Whose context is loaded: the root, the extended state, the segment bases.
     pub owner: *mut Context,
-    /// The context of which everything is loaded; null if that is not known.
-    pub loaded: *mut Context,
     /// Takes the place of the owner when that is gone.
     pub nobody: Context,
     /// Save area of the verification context.
@@ -74,6 +71,7 @@ pub const SCRATCH: usize = offset_of!(EntryPage, scratch);
 pub const CURRENT: usize = offset_of!(EntryPage, current);
 pub const KERNEL_STACK: usize = offset_of!(EntryPage, kernel_stack);
 pub const ENTRY_STACK: usize = offset_of!(EntryPage, entry_stack);
+pub const SELECTOR: usize = offset_of!(EntryPage, selector);
 pub const EXIT: usize = offset_of!(EntryPage, exit);
 pub const THIS: usize = offset_of!(EntryPage, this);
 
@@ -94,9 +92,8 @@ static LOST: Lost = Lost(UnsafeCell::new([0; 512]));
 impl PerCpu {
     /// What is in the registers belongs to nobody any more.
     pub fn disown(&mut self) {
-        self.extended = LOST.0.get() as u64;
+        self.nobody.extended = LOST.0.get() as u64;
         self.owner = &raw mut self.nobody;
-        self.loaded = null_mut();
     }
 }
 

@@ -7,10 +7,11 @@
 
 use core::arch::asm;
 use core::cell::UnsafeCell;
-use core::ptr::{addr_of_mut, null_mut};
+use core::ptr::{NonNull, addr_of_mut, null_mut};
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use alloc::boxed::Box;
+use kernel::fast::Rest;
 use kernel::log;
 use kernel::machine::{Context, Entry, Frame, FrameReader, Next, Registers};
 
@@ -81,19 +82,79 @@ pub struct ExceptionFrame {
     pub ss: u64,
 }
 
-/// The SYSCALL entry. Resumes the thread whose save area is then in rax.
-///
-/// It never returns but jumps to the exit, so that nobody's registers have to be kept on the way.
+// The SYSCALL entries, one for each system call that has a fast path of its own. They never return but jump to the
+// exit: nobody's registers have to be kept on the way, and each has its own small set.
+
+/// The SYSCALL entry of `call`.
+pub extern "C" fn on_call() -> ! {
+    // SAFETY: this is an entry of ring 3, which first runs when the core has booted.
+    let (hardware, cpu, core) = unsafe { syscall_parts() };
+    match core.fast_call(hardware) {
+        Some(context) => go_on_with(cpu, hardware, context),
+        None => general_syscall(Rest::All),
+    }
+}
+
+/// The SYSCALL entry of `reply_recv`.
+pub extern "C" fn on_reply_recv() -> ! {
+    // SAFETY: as for `on_call`.
+    let (hardware, cpu, core) = unsafe { syscall_parts() };
+    match core.fast_reply_recv(hardware) {
+        Some(context) => go_on_with(cpu, hardware, context),
+        None => general_syscall(Rest::All),
+    }
+}
+
+/// The SYSCALL entry of all others.
 pub extern "C" fn on_syscall() -> ! {
-    // SAFETY: this is an entry.
-    let (glue, cpu) = unsafe { (glue(), cpu()) };
-    let Some(core) = &mut glue.core else { fatal("a system call before the core has booted") };
-    let next = core.handle_syscall(&mut glue.hardware);
-    let registers = leave(cpu, &mut glue.hardware, next);
-    // SAFETY: `leave` has prepared the CPU for these registers; nothing of this stack is used again.
+    // SAFETY: as for `on_call`.
+    let (hardware, cpu, core) = unsafe { syscall_parts() };
+    match core.fast_other(hardware) {
+        Ok(()) => exit(cpu.entry.current),
+        Err(rest) => general_syscall(rest),
+    }
+}
+
+/// The glue, its core apart, and the CPU.
+///
+/// # Safety
+/// As for [`glue`]; the core must have booted.
+#[inline(always)]
+unsafe fn syscall_parts() -> (&'static mut Hardware, &'static mut PerCpu, &'static mut ActiveCore) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let glue = glue();
+        (&mut glue.hardware, cpu(), glue.core.as_mut().unwrap_unchecked())
+    }
+}
+
+/// Switches to another thread.
+#[inline(always)]
+fn go_on_with(cpu: &mut PerCpu, hardware: &mut Hardware, context: NonNull<Context>) -> ! {
+    let context = context.as_ptr();
+    // SAFETY: the core keeps the context valid until the next entry, and nobody else looks at it now.
+    unsafe { switch(cpu, hardware, context) };
+    cpu.entry.current = context.cast();
+    exit(context.cast())
+}
+
+/// Leaves for the thread whose save area this is; the CPU is prepared for it.
+#[inline(always)]
+fn exit(registers: *mut Registers) -> ! {
+    // SAFETY: nothing of this stack is used again.
     unsafe {
         asm!("jmp qword ptr gs:[{exit}]", exit = const percpu::EXIT, in("rax") registers, options(noreturn))
     }
+}
+
+/// What the fast path left of a system call.
+#[cold]
+#[inline(never)]
+fn general_syscall(rest: Rest) -> ! {
+    // SAFETY: this is an entry, whose references are not used any more.
+    let (hardware, cpu, core) = unsafe { syscall_parts() };
+    let next = core.general_syscall(hardware, rest);
+    exit(leave(cpu, hardware, next))
 }
 
 /// Every other entry. Returns the save area of the thread to resume.
@@ -166,98 +227,103 @@ pub fn start(next: Next) -> ! {
 #[inline(always)]
 fn leave(cpu: &mut PerCpu, hardware: &mut Hardware, next: Next) -> *mut Registers {
     let Next::Thread(context) = next else { leave_for_kernel(cpu, hardware, next) };
-    if context != cpu.loaded {
+    let context = context.as_ptr();
+    if context != cpu.owner {
         // SAFETY: the core keeps the context valid until the next entry, and nobody else looks at it now.
         unsafe { switch(cpu, hardware, context) };
     }
     // A context begins with its registers.
     let registers = context.cast();
     cpu.entry.current = registers;
-    if hardware.mitigations.verw_on_exit {
-        clear_buffers();
-    }
     registers
 }
 
 const _: () = assert!(core::mem::offset_of!(Context, registers) == 0);
 
-/// Loads what is not loaded yet of a thread's context.
+/// Loads a thread's context in place of its owner's.
 ///
 /// # Safety
 /// The context must be valid and its root made from `kernel_half`.
 #[inline(always)]
 unsafe fn switch(cpu: &mut PerCpu, hardware: &mut Hardware, context: *mut Context) {
-    // SAFETY: the caller's promise.
-    let (root, user_root, extended) = unsafe { ((*context).root, (*context).user_root, (*context).extended) };
-    if root != cpu.root {
+    let owner = cpu.owner;
+    cpu.owner = context;
+    if hardware.odd_switch {
         // SAFETY: the caller's promise.
-        unsafe { regs::set_cr3(root) };
-        cpu.root = root;
-        if hardware.guarded_switch {
-            switch_guarded(cpu, hardware, root, user_root);
+        return unsafe { switch_oddly(cpu, hardware, owner, context) };
+    }
+    // SAFETY: the caller's promise. The owner is a thread that lives, or nobody, who has an area, too.
+    unsafe {
+        let root = (*context).root;
+        if root != cpu.root {
+            regs::set_cr3(root);
+            cpu.root = root;
         }
-    }
-    // Areas of extended state are unique: with another one, everything of another thread is loaded.
-    if extended != cpu.extended {
-        // SAFETY: `cpu.extended` is the area of a thread that lives, or nobody's; the new one was made by
-        // `init_fpu`.
-        unsafe {
-            hardware.fpu.save(cpu.extended);
-            hardware.fpu.restore(extended);
-            switch_bases(cpu, hardware, context);
-        }
-        cpu.extended = extended;
-        cpu.owner = context;
-    }
-    cpu.loaded = context;
-}
-
-/// What some processors need when another root was loaded.
-#[cold]
-fn switch_guarded(cpu: &mut PerCpu, hardware: &Hardware, root: u64, user_root: u64) {
-    if hardware.mitigations.kpti {
-        cpu.entry.kernel_root = root;
-        cpu.entry.user_root = user_root;
-    }
-    if hardware.mitigations.ibpb_on_switch {
-        // SAFETY: the register exists where the mitigation is chosen.
-        unsafe { regs::wrmsr(regs::msr::PRED_CMD, 1) };
+        hardware.fpu.exchange_extended((*owner).extended, (*context).extended);
+        switch_bases(owner, context);
     }
 }
 
-/// Puts away the segment bases of the thread that leaves, which may have set them by itself, and loads null
-/// selectors and the bases of the next one. Always all of them: a thread can change its own selectors and thereby
-/// the bases, and the next one must not see that.
+/// As [`switch`], for processors that need more, or can do less, than most.
 ///
 /// # Safety
-/// As for [`switch`]; `cpu.owner` must still be the thread that leaves, which lives, or nobody.
-#[inline(always)]
-unsafe fn switch_bases(cpu: &mut PerCpu, hardware: &Hardware, context: *mut Context) {
-    // SAFETY: the caller's promise.
-    let (fs, gs) = unsafe { ((*context).registers.fs_base, (*context).registers.gs_base) };
-    if !hardware.fsgsbase {
-        load_bases_by_msr(fs, gs);
-        return;
-    }
-    let (old_fs, old_gs): (u64, u64);
-    // SAFETY: FSGSBASE is on. The bases come from `old_fs` and `old_gs` of an earlier switch or from the core, which
-    // starts with 0: they are canonical. Ring 0 uses none of DS, ES and FS; GS is exchanged by SWAPGS around the change, with interrupts off,
-    // and NMI and its like load GS themselves.
+/// As for [`switch`].
+#[inline(never)]
+unsafe fn switch_oddly(cpu: &mut PerCpu, hardware: &Hardware, owner: *mut Context, context: *mut Context) {
+    // SAFETY: as in `switch`; the register exists where the mitigation is chosen.
     unsafe {
+        let root = (*context).root;
+        if root != cpu.root {
+            regs::set_cr3(root);
+            cpu.root = root;
+            if hardware.mitigations.kpti {
+                cpu.entry.kernel_root = root;
+                cpu.entry.user_root = (*context).user_root;
+            }
+            if hardware.mitigations.ibpb_on_switch {
+                regs::wrmsr(regs::msr::PRED_CMD, 1);
+            }
+        }
+        hardware.fpu.exchange((*owner).extended, (*context).extended);
+        if hardware.fsgsbase {
+            switch_bases(owner, context);
+        } else {
+            load_bases(context);
+        }
+    }
+}
+
+/// Puts away the segment bases of the thread that leaves, which may have set them by itself, and loads null selectors
+/// and the bases of the next one. Always all of them: a thread can change its own selectors and thereby the bases,
+/// and the next one must not see that.
+///
+/// # Safety
+/// The contexts must be valid; FSGSBASE must be on.
+#[inline(always)]
+unsafe fn switch_bases(from: *mut Context, to: *mut Context) {
+    // SAFETY: the bases were read by an earlier switch or come from the core, which
+    // starts with 0: they are canonical. Ring 0 uses none of DS, ES and FS; GS is exchanged by SWAPGS around the
+    // change, with interrupts off, and NMI and its like load GS themselves.
+    unsafe {
+        let (old_fs, old_gs): (u64, u64);
         asm!(
             "rdfsbase {old_fs}", "swapgs", "rdgsbase {old_gs}",
             "mov ds, {zero:e}", "mov es, {zero:e}", "mov fs, {zero:e}", "mov gs, {zero:e}",
             "wrfsbase {fs}", "wrgsbase {gs}", "swapgs",
-            old_fs = out(reg) old_fs, old_gs = out(reg) old_gs,
-            zero = in(reg) 0, fs = in(reg) fs, gs = in(reg) gs, options(nostack, preserves_flags),
+            old_fs = out(reg) old_fs, old_gs = out(reg) old_gs, zero = in(reg) 0,
+            fs = in(reg) (*to).registers.fs_base, gs = in(reg) (*to).registers.gs_base,
+            options(nostack, preserves_flags),
         );
-        ((*cpu.owner).registers.fs_base, (*cpu.owner).registers.gs_base) = (old_fs, old_gs);
+        ((*from).registers.fs_base, (*from).registers.gs_base) = (old_fs, old_gs);
     }
 }
 
-/// Without FSGSBASE a thread cannot set a base by itself: there is nothing to put away.
-#[cold]
-fn load_bases_by_msr(fs: u64, gs: u64) {
+/// Loads null selectors and the bases of a thread where, without FSGSBASE, no thread can set a base by itself: there
+/// is nothing to put away.
+///
+/// # Safety
+/// The context must be valid.
+unsafe fn load_bases(context: *mut Context) {
     // SAFETY: as in `switch_bases`. `mov gs` may clear the base that SWAPGS then puts aside: both are written anew.
     unsafe {
         asm!(
@@ -265,15 +331,9 @@ fn load_bases_by_msr(fs: u64, gs: u64) {
             "swapgs", "mov gs, {zero:e}", "swapgs",
             zero = in(reg) 0, options(nostack, preserves_flags),
         );
-        regs::wrmsr(regs::msr::FS_BASE, fs);
-        regs::wrmsr(regs::msr::KERNEL_GS_BASE, gs);
+        regs::wrmsr(regs::msr::FS_BASE, (*context).registers.fs_base);
+        regs::wrmsr(regs::msr::KERNEL_GS_BASE, (*context).registers.gs_base);
     }
-}
-
-fn clear_buffers() {
-    let selector = KERNEL_DATA;
-    // SAFETY: VERW only reads the selector; with the microcode it also clears the buffers.
-    unsafe { asm!("verw word ptr [{}]", in(reg) &selector, options(nostack)) };
 }
 
 /// Runs the verification context or idles.

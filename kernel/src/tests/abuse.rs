@@ -126,7 +126,7 @@ fn a_waiting_request_lends_its_priority_to_the_job_before_it() {
     w.k.leave_wait(mid.thread);
     w.k.leave_wait(high.thread);
     install(&mut w, low);
-    assert_eq!(w.k.running, Running::Verification);
+    assert_eq!(w.k.running(), Running::Verification);
     install(&mut w, high); // switch_to with running Verification
     w.k.make_ready(mid.thread);
     w.k.decide(&mut w.m);
@@ -195,7 +195,7 @@ fn an_equal_runs_although_a_higher_priority_interrupts_often() {
         w.k.leave_wait(h.thread);
         w.m.time += 100_000;
         w.k.enter(&mut w.m, Entry::Timer);
-        if w.k.running == Running::Thread(b.thread) {
+        if w.k.running() == Running::Thread(b.thread) {
             saw_b = true;
             break;
         }
@@ -387,6 +387,11 @@ fn a_user_message_cannot_pose_as_a_fault() {
     w.invoke(a, POOL, Op::EndpointCreate, &[0, 0, 10]).unwrap();
     w.share(a, Slot(10), b, Slot(10), Rights::SEND, 0);
     w.message(a, Call::Recv, Slot(10), forever(20));
-    let say = Say { label: sila_abi::syscall::FAULT, ..forever(0) };
-    assert_eq!(w.message(b, Call::Call, Slot(10), say).status(), Err(Error::InvalidArgument));
+    for label in [0, u32::MAX] {
+        let say = Say { label, len: 6, ..forever(0) };
+        w.message(b, Call::Call, Slot(10), say);
+        assert!(w.outcome(a).has_reply() && !w.outcome(a).is_fault());
+        let reply = Say { receive: Receive { reply: Slot(20), ..Default::default() }, ..forever(20) };
+        w.message(a, Call::ReplyRecv, Slot(10), reply);
+    }
 }

@@ -150,7 +150,7 @@ impl World {
 
     /// Makes the actor's thread the running one.
     fn switch_to(&mut self, a: Actor) {
-        if let Running::Thread(t) = self.k.running {
+        if let Running::Thread(t) = self.k.running() {
             if t == a.thread {
                 return;
             }
@@ -159,7 +159,7 @@ impl World {
         }
         self.k.leave_wait(a.thread);
         self.k.threads.get_mut(a.thread).unwrap().state = ThreadState::Running;
-        self.k.running = Running::Thread(a.thread);
+        self.k.set_running(Running::Thread(a.thread));
     }
 
     /// One system call; the answer is in the actor's registers unless it waits.

@@ -104,13 +104,13 @@ fn equals_take_turns_and_the_highest_runs() {
     w.switch_to(a);
     w.m.time = 1;
     w.k.decide(&mut w.m);
-    assert_eq!(w.k.running, Running::Thread(a.thread));
+    assert_eq!(w.k.running(), Running::Thread(a.thread));
     w.m.time = 1 + 20_000_000;
     w.k.enter(&mut w.m, Entry::Timer);
-    assert_eq!(w.k.running, Running::Thread(b.thread));
+    assert_eq!(w.k.running(), Running::Thread(b.thread));
     let c = w.actor(60);
     w.k.enter(&mut w.m, Entry::Timer);
-    assert_eq!(w.k.running, Running::Thread(c.thread));
+    assert_eq!(w.k.running(), Running::Thread(c.thread));
 }
 
 const HANDLER: Slot = Slot(10);
@@ -134,7 +134,7 @@ fn handled(w: &mut World) -> (Actor, Actor) {
 fn a_fault_is_a_call_whose_answer_edits_and_resumes() {
     let mut w = World::new();
     let (handler, victim) = handled(&mut w);
-    assert_eq!((w.outcome(handler).label(), w.badge(handler)), (sila_abi::syscall::FAULT, 5));
+    assert_eq!((w.outcome(handler).is_fault(), w.badge(handler)), (true, 5));
     assert_eq!(w.words(handler)[..4], [14, 4, 0xbad0, 0x10_0000]);
     let mut say = Say { words: [1, 3, 1 << 47, 0x30_0000, 0, 0], len: 4, ..Default::default() };
     assert_eq!(w.message(handler, Call::Reply, Slot(20), say).status(), Err(Error::BadAddress));

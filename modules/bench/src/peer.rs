@@ -1,7 +1,7 @@
 //! The peer: answers every call with as many words, deletes what capabilities come, and returns notifications.
 
 use crate::bench::{ECHO, FLAG_PLAY, FLAG_STOP, LABEL_PLAY, PING, PONG, invocation};
-use sila_abi::syscall::{Call, FAULT, FAULT_RESUME, FAULT_SET_INSTRUCTION, FOREVER, Outcome, Receive, Tag};
+use sila_abi::syscall::{Call, FAULT_RESUME, FAULT_SET_INSTRUCTION, FOREVER, Outcome, Receive, Tag};
 use sila_abi::{Op, Slot};
 use sila_rt::hostile::{UNDEFINED_LEN, syscall};
 use sila_rt::raw::Registers;
@@ -31,7 +31,7 @@ pub fn serve() -> u64 {
         }
         registers.rax = Tag::new(Call::ReplyRecv, outcome.words() as u8, 0, 0).0;
         registers.rdi = ECHO.0.into();
-        if outcome.label() == FAULT {
+        if outcome.is_fault() {
             let next = registers.words[3].wrapping_add(UNDEFINED_LEN);
             registers.rax = Tag::new(Call::ReplyRecv, 3, 0, 0).0;
             registers.words = [FAULT_RESUME, FAULT_SET_INSTRUCTION, next, 0, 0, 0];
