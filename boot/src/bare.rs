@@ -74,11 +74,12 @@ fn link_args(root: &Path, kind: Kind) -> String {
         Kind::User => root.join("sila_rt/user.ld"),
         Kind::Uefi => return String::new(),
     };
-    let mut flags = vec![
-        "-Crelocation-model=static".to_string(),
-        "-Cforce-frame-pointers=yes".to_string(),
-        format!("-Clink-arg=-T{}", script.display()),
-    ];
+    let mut flags =
+        vec!["-Crelocation-model=static".to_string(), format!("-Clink-arg=-T{}", script.display())];
+    // The kernel finds the way back by its stack's contents: its shortest paths have no instruction to spare.
+    if !matches!(kind, Kind::Kernel) {
+        flags.push("-Cforce-frame-pointers=yes".into());
+    }
     let linker = ["-zmax-page-size=4096", "-znorelro", "-znognustack", "--no-dynamic-linker"];
     flags.extend(linker.iter().map(|arg| format!("-Clink-arg={arg}")));
     flags.push("-Clink-arg=--orphan-handling=error".into());

@@ -1,24 +1,26 @@
 //! Capabilities and their derivation.
 //!
-//! Every slot of every CSpace lives in one table, in chunks of [`CHUNK`] slots that CSpaces take and
-//! give back whole. Occupied slots form a forest: a copy, mint, transfer or endowment is a child of its
-//! source. The forest is threaded: the first child's `prev` and the last child's `next` lead to the
-//! parent, so that insertion, removal (which hands the children to the parent) and moving take the same
-//! few steps however many relatives there are.
+//! Every slot of every CSpace lives in one table: a process's slots stand together, at a place that its own slot
+//! in the arena says. A CSpace grows by chunks of [`CHUNK`] slots, which it may use and pays for; what lies beyond is
+//! empty. Occupied slots form a forest: a copy, mint, transfer or endowment is a child of its source. The forest is
+//! threaded: the first child's `prev` and the last child's `next` lead to the parent, so that insertion, removal
+//! (which hands the children to the parent) and moving take the same few steps however many relatives there are.
 //!
-//! Chunk 0 is nobody's: its first slot is the parent of all roots, and the others stay empty, so that a CSpace
-//! that has no chunk for a slot finds an empty one. The table's length is known when the kernel is compiled: a
-//! place is masked, not compared, and never out of bounds.
+//! The table's length is known when the kernel is compiled: a place is masked, not compared, and never out of bounds.
+//! The last process slot of the arena is nobody's; its first slots here stand for what is no capability.
 
 use alloc::boxed::Box;
 use alloc::vec;
-use alloc::vec::Vec;
 use sila_abi::{ObjectType, Rights};
 
-use crate::objects::ProcessId;
+use crate::objects::{Priced, Process};
 
 /// Slots in a chunk.
 pub const CHUNK: usize = 64;
+/// Slots in the largest CSpace.
+pub const CSPACE: usize = 1024;
+/// Chunks in the largest CSpace.
+pub const MAX_CHUNKS: usize = CSPACE / CHUNK;
 
 /// Names a kernel object of any type.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -48,26 +50,29 @@ pub struct CapId(u32);
 
 impl CapId {
     /// A place of nobody's where no capability can be put.
-    pub const NOWHERE: CapId = CapId(SLOTS as u32 - 1);
+    pub const NOWHERE: CapId = CapId(ANCHOR + 1);
 
-    /// Slot number `offset` of a chunk.
+    /// A slot of a process's CSpace; the number must be below [`CSPACE`].
     #[inline(always)]
-    pub const fn in_chunk(chunk: u16, offset: usize) -> Self {
-        CapId(chunk as u32 * CHUNK as u32 + (offset % CHUNK) as u32)
+    pub const fn in_cspace(process: u32, slot: usize) -> Self {
+        CapId(process * CSPACE as u32 + (slot % CSPACE) as u32)
     }
 
-    /// The chunk that the slot belongs to.
-    pub const fn chunk(self) -> u16 {
-        (self.0 / CHUNK as u32) as u16
+    /// The slot in the arena of the process whose CSpace it is.
+    pub const fn process(self) -> u32 {
+        self.0 / CSPACE as u32
+    }
+
+    /// The slot in the CSpace.
+    pub const fn slot(self) -> usize {
+        self.0 as usize % CSPACE
     }
 }
 
-/// A chunk number that means none.
-pub const NO_CHUNK: u16 = 0;
-/// Slots of all CSpaces together, and those of chunk 0.
-const SLOTS: usize = 1 << 16;
-/// The most chunks that CSpaces can have together; the first and the last are nobody's.
-pub const MAX_CHUNKS_ALL: u16 = (SLOTS / CHUNK - 2) as u16;
+/// Slots of the arena of processes.
+const PROCESSES: usize = Process::SLOTS as usize;
+/// Slots of all CSpaces together, and nobody's.
+const SLOTS: usize = PROCESSES * CSPACE;
 /// Stands at [`CapId::NOWHERE`]: a Reply that no caller waits for.
 const OCCUPIED: Cap = Cap {
     object: ObjRef { kind: ObjectType::Reply, index: 0, generation: 0 },
@@ -76,8 +81,8 @@ const OCCUPIED: Cap = Cap {
 };
 
 const NONE: u32 = u32::MAX;
-/// The parent of all roots; no slot.
-const ANCHOR: u32 = 0;
+/// The parent of all roots; no slot of a process.
+const ANCHOR: u32 = (SLOTS - CSPACE) as u32;
 /// Marks a link to the parent instead of a sibling.
 const UP: u32 = 1 << 31;
 
@@ -95,24 +100,18 @@ const EMPTY: Entry = Entry { cap: None, prev: NONE, next: NONE, first: NONE, las
 /// All slots of all CSpaces.
 pub struct CapTable {
     entries: Box<[Entry; SLOTS]>,
-    free_chunks: Vec<u16>,
-    owners: Vec<Option<ProcessId>>,
+    /// For each process the chunks that its CSpace may use, a bit each.
+    chunks: Box<[u16; PROCESSES]>,
     live: u32,
 }
 
 impl CapTable {
-    /// A table that lets `chunks` chunks be taken, all of them free; `None` without memory for it.
-    pub fn new(chunks: u16) -> Option<Self> {
-        let chunks = chunks.min(MAX_CHUNKS_ALL);
+    /// A table in which no CSpace has a chunk; `None` without memory for it.
+    pub fn new() -> Option<Self> {
         let mut entries = vec![EMPTY; SLOTS];
-        entries[SLOTS - 1].cap = Some(OCCUPIED);
+        entries[CapId::NOWHERE.0 as usize].cap = Some(OCCUPIED);
         let entries = entries.into_boxed_slice().try_into().ok()?;
-        Some(CapTable {
-            entries,
-            free_chunks: (1..=chunks).rev().collect(),
-            owners: vec![None; 1 + chunks as usize],
-            live: 0,
-        })
+        Some(CapTable { entries, chunks: Box::new([0; PROCESSES]), live: 0 })
     }
 
     /// Bytes of table that one chunk takes.
@@ -123,38 +122,32 @@ impl CapTable {
         self.live
     }
 
-    /// Takes a chunk of empty slots for the CSpace of a process.
-    pub fn take_chunk(&mut self, owner: ProcessId) -> Option<u16> {
-        let chunk = self.free_chunks.pop()?;
-        self.set_owner(chunk, Some(owner));
-        Some(chunk)
+    /// True if the CSpace that a slot lies in may use it.
+    #[inline(always)]
+    pub fn is_usable(&self, at: CapId) -> bool {
+        self.chunks[at.process() as usize % PROCESSES] >> (at.slot() / CHUNK) & 1 == 1
     }
 
-    fn set_owner(&mut self, chunk: u16, owner: Option<ProcessId>) {
-        if let Some(o) = self.owners.get_mut(chunk as usize) {
-            *o = owner;
+    /// Lets a CSpace use the chunk that a slot lies in, or no longer use it.
+    pub fn set_usable(&mut self, at: CapId, usable: bool) {
+        let (chunks, bit) = (&mut self.chunks[at.process() as usize % PROCESSES], 1 << (at.slot() / CHUNK));
+        if usable {
+            *chunks |= bit;
+        } else {
+            *chunks &= !bit;
         }
     }
 
-    /// The process in whose CSpace a slot lies.
-    pub fn owner(&self, id: CapId) -> Option<ProcessId> {
-        self.owners.get(id.chunk() as usize).copied().flatten()
+    /// The first slot of the first chunk that a process's CSpace may use.
+    pub fn first_chunk(&self, process: u32) -> Option<CapId> {
+        let chunks = self.chunks[process as usize % PROCESSES];
+        (chunks != 0).then(|| CapId::in_cspace(process, chunks.trailing_zeros() as usize * CHUNK))
     }
 
-    /// True if no slot of a chunk is occupied.
-    pub fn chunk_is_empty(&self, chunk: u16) -> bool {
-        (0..CHUNK).all(|i| self.get(CapId::in_chunk(chunk, i)).is_none())
-    }
-
-    /// True if a chunk is free.
-    pub fn has_chunk(&self) -> bool {
-        !self.free_chunks.is_empty()
-    }
-
-    /// Gives back a chunk whose slots are all empty. The vector has room for every chunk from the start.
-    pub fn put_chunk(&mut self, chunk: u16) {
-        self.set_owner(chunk, None);
-        self.free_chunks.push(chunk);
+    /// The slots of the chunk that this one lies in.
+    pub fn chunk_of(at: CapId) -> impl Iterator<Item = CapId> {
+        let first = at.slot() / CHUNK * CHUNK;
+        (first..first + CHUNK).map(move |slot| CapId::in_cspace(at.process(), slot))
     }
 
     #[inline(always)]
@@ -187,7 +180,7 @@ impl CapTable {
     /// The capability in a slot, if it names an object of this type.
     #[inline(always)]
     pub fn peek_typed(&self, id: CapId, kind: ObjectType) -> Option<&Cap> {
-        self.entry(id.0).cap.as_ref().filter(|c| c.object.kind == kind)
+        if self.kind(id) == kind as u8 { self.peek(id) } else { None }
     }
 
     /// Sets the badge in place (for a capability the kernel just made).
@@ -207,16 +200,22 @@ impl CapTable {
         (linked && entry.first != NONE).then_some(CapId(entry.first))
     }
 
-    /// True if the slot is one of a CSpace and empty.
+    /// True if its CSpace may use the slot, and it is empty.
     #[inline(always)]
     pub fn is_free(&self, at: CapId) -> bool {
-        at.0 >= CHUNK as u32 && self.is_empty(at)
+        self.is_usable(at) && self.is_empty(at)
     }
 
-    /// True if a slot that was found in a CSpace is empty.
+    /// True if a slot is empty.
     #[inline(always)]
     pub fn is_empty(&self, at: CapId) -> bool {
         self.entry(at.0).cap.is_none()
+    }
+
+    /// The number of the type of the object that the capability in a slot names; 0 if the slot is empty.
+    #[inline(always)]
+    pub fn kind(&self, at: CapId) -> u8 {
+        self.entry(at.0).cap.as_ref().map_or(0, |c| c.object.kind as u8)
     }
 
     /// Puts a capability without parent into an empty slot; false (and no change) if it is occupied.
@@ -364,6 +363,13 @@ mod tests {
         }
     }
 
+    fn table() -> CapTable {
+        let mut t = CapTable::new().unwrap();
+        t.set_usable(CapId(0), true);
+        t.set_usable(CapId(64), true);
+        t
+    }
+
     fn cap(n: u64) -> Cap {
         let object = ObjRef { kind: ObjectType::Endpoint, index: 0, generation: 1 };
         Cap { object, rights: Rights::SEND, badge: n }
@@ -402,7 +408,7 @@ mod tests {
     proptest! {
         #[test]
         fn derivation_forest_agrees_with_a_parent_map(ops in proptest::collection::vec((0u8..5, 65u32..104, 65u32..104), 1..200)) {
-            let mut t = CapTable::new(1).unwrap();
+            let mut t = table();
             let mut m = Model::default();
             for (op, a, b) in ops {
                 match op {
@@ -442,7 +448,7 @@ mod tests {
 
     #[test]
     fn a_reply_moves_and_goes_without_touching_the_forest() {
-        let mut t = CapTable::new(1).unwrap();
+        let mut t = table();
         let reply = |n| Cap { object: ObjRef { kind: ObjectType::Reply, ..cap(1).object }, ..cap(n) };
         t.insert_root(CapId(65), cap(1));
         assert!(t.insert_reply(CapId(66), reply(2)));
@@ -455,15 +461,26 @@ mod tests {
     }
 
     #[test]
-    fn chunks_are_handed_out_once() {
-        let mut t = CapTable::new(2).unwrap();
-        let owner = ProcessId::from_parts(3, 1);
-        let (a, b) = (t.take_chunk(owner).unwrap(), t.take_chunk(owner).unwrap());
-        assert_eq!(t.owner(CapId::in_chunk(b, 63)), Some(owner));
-        assert_ne!(a, b);
-        assert!(!t.has_chunk());
-        t.put_chunk(a);
-        assert_eq!(t.owner(CapId::in_chunk(a, 0)), None);
-        assert_eq!(t.take_chunk(owner), Some(a));
+    fn a_cspace_may_use_the_chunks_it_was_given() {
+        let mut t = CapTable::new().unwrap();
+        let at = |slot| CapId::in_cspace(3, slot);
+        assert!(!t.is_free(at(70)) && !t.insert_root(at(70), cap(1)) && t.first_chunk(3).is_none());
+        t.set_usable(at(70), true);
+        assert!(t.is_free(at(64)) && t.is_free(at(127)) && !t.is_free(at(63)) && !t.is_free(at(128)));
+        assert!(!t.is_free(CapId::in_cspace(4, 70)));
+        assert_eq!((at(70).process(), at(70).slot(), t.first_chunk(3)), (3, 70, Some(at(64))));
+        assert_eq!(
+            CapTable::chunk_of(at(70)).map(|c| c.slot()).collect::<Vec<_>>(),
+            (64..128).collect::<Vec<_>>()
+        );
+        t.set_usable(at(64), false);
+        assert!(t.first_chunk(3).is_none());
+    }
+
+    #[test]
+    fn nowhere_is_never_free() {
+        let mut t = CapTable::new().unwrap();
+        assert!(!t.is_free(CapId::NOWHERE) && !t.is_empty(CapId::NOWHERE));
+        assert!(!t.insert_reply(CapId::NOWHERE, cap(1)));
     }
 }

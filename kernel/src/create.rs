@@ -189,7 +189,6 @@ impl Kernel {
             state: ProcessState::Created,
             exit: Exit::default(),
             roots: Some(roots),
-            chunks: [NO_CHUNK; MAX_CHUNKS],
             ceiling: r.manifest.resources.max_priority,
             max_threads: r.manifest.resources.threads,
             thread_count: 0,

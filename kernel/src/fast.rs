@@ -10,17 +10,14 @@ use core::ptr::NonNull;
 use sila_abi::syscall::{Call, FOREVER, MAX_WORDS, Outcome, REGISTER_WORDS, Receive};
 use sila_abi::{ObjectType, Op, Rights};
 
-use crate::cap::{CHUNK, Cap, CapId};
+use crate::cap::{CSPACE, Cap, CapId};
 use crate::invoke::permitted;
-use crate::ipc::{Outgoing, put_words};
 use crate::kernel::{Kernel, id_of, reference};
 use crate::machine::{Machine, Registers};
 use crate::objects::*;
 
 const INVOKE: u32 = Call::Invoke as u32;
-const CALL: u32 = Call::Call as u32;
 const RECV: u64 = Call::Recv as u64;
-const REPLY_RECV: u32 = Call::ReplyRecv as u32;
 const CAP_STATUS: u32 = Op::CapStatus as u32;
 const CAP_COPY: u32 = Op::CapCopy as u32;
 const CAP_MINT: u32 = Op::CapMint as u32;
@@ -29,41 +26,52 @@ const SIGNAL: u32 = Op::Signal as u32;
 const UNMAP: u32 = Op::MappingUnmap as u32;
 const CLOCK_NOW: u32 = Op::ClockNow as u32;
 
-/// The part of a tag that says which system call it is and that no capability goes along.
-const PLAIN: u32 = !0xff00;
-/// The label's bits of a tag, and of an outcome.
-const LABEL: u64 = 0xffff_ffff_0000_0000;
+/// The part of a tag that is zero if no capability goes along.
+const MORE: u32 = 0xffff_0000;
 
-/// The length of a message in words, as its tag says.
+/// True if a capability that names an object of the right type has this right, to be used by its holder.
 #[inline(always)]
-fn length(tag: u64) -> usize {
-    (tag >> 8) as u8 as usize
+fn allows(cap: &Cap, right: Rights) -> bool {
+    cap.rights.bits() & (right | Rights::ENDOW).bits() == right.bits()
 }
 
-/// True if a capability names an object of this type and has this right, to be used by its holder.
+/// The place of a slot that the thread names by this word.
 #[inline(always)]
-fn allows(cap: &Cap, kind: ObjectType, right: Rights) -> bool {
-    cap.object.kind == kind && cap.rights.bits() & (right | Rights::ENDOW).bits() == right.bits()
+fn place_of(t: &Thread, slot: u64) -> Option<CapId> {
+    (slot < CSPACE as u64).then(|| CapId::in_cspace(t.process.index(), slot as usize))
 }
 
-/// True if a message of this length can pass between two threads.
+/// Copies the words of a message, if both sides have room for them.
 #[inline(always)]
-fn fits(from: &Thread, to: &Thread, count: usize) -> bool {
-    count <= REGISTER_WORDS || (count <= MAX_WORDS && from.message.is_some() && to.message.is_some())
-}
-
-/// Copies the words of a message.
-#[inline(always)]
-fn copy_message(m: &mut impl Machine, from: &Thread, to: &mut Thread, count: usize) {
-    if count == 0 {
-        return;
+fn copy_message(m: &mut impl Machine, tag: u64, from: &Thread, to: &mut Thread) -> Option<()> {
+    if tag & 0xff00 == 0 {
+        return Some(());
     }
-    put_words(&mut to.context.registers, &Outgoing::of(&from.context.registers).words, count);
-    if count > REGISTER_WORDS
-        && let (Some((source, _)), Some((target, _))) = (from.message, to.message)
-    {
-        m.copy_words(source, target, REGISTER_WORDS, count);
+    let count = (tag >> 8) as u8 as usize;
+    let (f, t) = (&from.context.registers, &mut to.context.registers);
+    match count {
+        0 | 1 => t.rsi = f.rsi,
+        2 => (t.rsi, t.rdx) = (f.rsi, f.rdx),
+        3 => (t.rsi, t.rdx, t.r10) = (f.rsi, f.rdx, f.r10),
+        4 => (t.rsi, t.rdx, t.r10, t.r8) = (f.rsi, f.rdx, f.r10, f.r8),
+        5 => (t.rsi, t.rdx, t.r10, t.r8, t.r9) = (f.rsi, f.rdx, f.r10, f.r8, f.r9),
+        6 => (t.rsi, t.rdx, t.r10, t.r8, t.r9, t.r12) = (f.rsi, f.rdx, f.r10, f.r8, f.r9, f.r12),
+        _ => return copy_long(m, count, from, to),
     }
+    Some(())
+}
+
+/// Copies the words of a message that is longer than the registers.
+#[inline(never)]
+fn copy_long(m: &mut impl Machine, count: usize, from: &Thread, to: &mut Thread) -> Option<()> {
+    let (Some((source, _)), Some((target, _))) = (from.message, to.message) else { return None };
+    if count > MAX_WORDS {
+        return None;
+    }
+    m.copy_words(source, target, REGISTER_WORDS, count);
+    let (f, t) = (&from.context.registers, &mut to.context.registers);
+    (t.rsi, t.rdx, t.r10, t.r8, t.r9, t.r12) = (f.rsi, f.rdx, f.r10, f.r8, f.r9, f.r12);
+    Some(())
 }
 
 /// The context to go on with.
@@ -100,20 +108,10 @@ impl Kernel {
         }
     }
 
-    /// The place of a slot that the thread names by this word.
-    #[inline(always)]
-    fn place_of(&self, t: &Thread, slot: u64) -> Option<CapId> {
-        if slot < CHUNK as u64 {
-            return Some(CapId::in_chunk(t.chunk, slot as usize));
-        }
-        let p = self.processes.known(t.process.index());
-        Some(CapId::in_chunk(*p.chunks.get(slot as usize / CHUNK)?, slot as usize))
-    }
-
     /// A free slot that the thread names by this word.
     #[inline(always)]
     fn free_place_of(&self, t: &Thread, slot: u64) -> Option<CapId> {
-        let at = self.place_of(t, slot)?;
+        let at = place_of(t, slot)?;
         (slot != 0 && self.caps.is_free(at)).then_some(at)
     }
 
@@ -135,7 +133,7 @@ impl Kernel {
         if r.rax as u32 & !0x700 != INVOKE {
             return None;
         }
-        let at = self.place_of(t, r.rdi)?;
+        let at = place_of(t, r.rdi)?;
         let cap = self.caps.peek(at)?;
         match (r.rax >> 32) as u32 {
             CAP_STATUS => {
@@ -165,19 +163,19 @@ impl Kernel {
                 self.caps.remove(at);
                 self.succeed(me);
             }
-            SIGNAL if allows(cap, ObjectType::Notification, Rights::SEND) => {
+            SIGNAL if cap.object.kind == ObjectType::Notification && allows(cap, Rights::SEND) => {
                 let (n, flags) = (id_of(cap), permitted(cap, r.rsi));
                 self.notifications.get(n)?;
                 self.succeed(me);
                 self.signal(n, flags);
             }
-            UNMAP if allows(cap, ObjectType::Mapping, Rights::MANAGE) => {
+            UNMAP if cap.object.kind == ObjectType::Mapping && allows(cap, Rights::MANAGE) => {
                 let mapping = id_of(cap);
                 self.mappings.get(mapping)?;
                 self.succeed(me);
                 self.unmap(m, mapping);
             }
-            CLOCK_NOW if allows(cap, ObjectType::Clock, Rights::READ) => {
+            CLOCK_NOW if cap.object.kind == ObjectType::Clock && allows(cap, Rights::READ) => {
                 let now = m.now();
                 let r = self.registers_mut(me);
                 (r.rax, r.rsi) = (Outcome::message(1, 0, 0).0, now);
@@ -213,8 +211,8 @@ impl Kernel {
         if r.rax != RECV || r.r14 != FOREVER {
             return None;
         }
-        let cap = self.caps.peek(self.place_of(t, r.rdi)?)?;
-        if !allows(cap, ObjectType::Notification, Rights::RECV) {
+        let cap = self.caps.peek_typed(place_of(t, r.rdi)?, ObjectType::Notification)?;
+        if !allows(cap, Rights::RECV) {
             return None;
         }
         let (n, priority) = (id_of(cap), t.effective);
@@ -232,96 +230,90 @@ impl Kernel {
     }
 
     /// A call to a server that waits: a direct switch. The server runs at no less than the caller's priority,
-    /// so that nobody else has a better claim; it goes on with the caller's slice.
+    /// so that nobody else has a better claim; it goes on with the caller's slice. The tag must be a call's.
     #[inline(always)]
     pub fn fast_call(&mut self, m: &mut impl Machine) -> Option<Context> {
         let me = self.fast_caller()?;
         let t = self.threads.known(me);
         let r = &t.context.registers;
         let tag = r.rax;
-        if tag as u32 & PLAIN != CALL || r.r14 != FOREVER {
+        if tag as u32 & MORE != 0 || r.r14 != FOREVER {
             return None;
         }
-        let cap = self.caps.peek_typed(self.place_of(t, r.rdi)?, ObjectType::Endpoint)?;
-        if !allows(cap, ObjectType::Endpoint, Rights::SEND) {
+        let cap = self.caps.peek_typed(place_of(t, r.rdi)?, ObjectType::Endpoint)?;
+        if !allows(cap, Rights::SEND) {
             return None;
         }
         let badge = cap.badge;
         let e = self.endpoints.get_mut(id_of(cap))?;
-        let (server, ceiling) = (e.receivers.first()?, e.ceiling);
+        let (server, ceiling) = (e.receivers.only_slot()?, e.ceiling);
         let object = reference(ObjectType::Reply, self.threads.id_at(me));
         let (t, s) = self.threads.known_pair_mut(me, server)?;
         let at = s.reply_at;
-        let count = length(tag);
-        if !s.quirks.is_empty() || !self.caps.is_empty(at) || !fits(t, s, count) {
+        if !s.quirks.is_empty() || !self.caps.is_empty(at) {
             return None;
         }
-        if !e.receivers.take_only(server, &mut s.link) {
-            return None;
-        }
+        copy_message(m, tag, t, s)?;
         // From here on nothing fails.
         let number = t.call.wrapping_add(1);
+        self.caps.put_reply(at, Cap { object, rights: Rights::SEND.union(Rights::GRANT), badge: number });
         t.call = number;
         t.state = ThreadState::AwaitingReply;
-        self.caps.put_reply(at, Cap { object, rights: Rights::SEND.union(Rights::GRANT), badge: number });
         s.effective = s.priority.max(ceiling).max(t.effective);
         s.state = ThreadState::Running;
         s.context.registers.rdi = badge;
-        s.context.registers.rax = Outcome::message(count as u8, 0, 0).with_reply().0 | tag & LABEL;
-        copy_message(m, t, s, count);
+        s.context.registers.rax = Outcome::of_plain_tag(tag, Call::Call).with_reply().0;
+        e.receivers.take_only(&mut s.link);
         self.current = server;
         Some(NonNull::from(&mut s.context))
     }
 
-    /// The answer to a caller that waits, and the wait for the next call: a direct switch back.
+    /// The answer to a caller that waits, and the wait for the next call: a direct switch back. The tag must be a
+    /// reply_recv's.
     #[inline(always)]
     pub fn fast_reply_recv(&mut self, m: &mut impl Machine) -> Option<Context> {
         let me = self.fast_caller()?;
         let t = self.threads.known(me);
         let r = &t.context.registers;
         let tag = r.rax;
-        if tag as u32 & PLAIN != REPLY_RECV || r.r14 != FOREVER {
+        if tag as u32 & MORE != 0 || r.r14 != FOREVER {
             return None;
         }
         if Receive::from_word(r.r13).reply.0 != t.reply_slot {
             return None;
         }
-        let cap = self.caps.peek_typed(self.place_of(t, r.rdi)?, ObjectType::Endpoint)?;
-        if !allows(cap, ObjectType::Endpoint, Rights::RECV) {
+        let cap = self.caps.peek_typed(place_of(t, r.rdi)?, ObjectType::Endpoint)?;
+        if !allows(cap, Rights::RECV) {
             return None;
         }
         let (endpoint, at): (EndpointId, CapId) = (id_of(cap), t.reply_at);
         let reply = self.caps.peek_typed(at, ObjectType::Reply)?;
         let (caller, number): (ThreadId, u64) = (id_of(reply), reply.badge);
         let e = self.endpoints.get_mut(endpoint)?;
-        // A receiver is forgotten before its slot in the arena is used again: the slot tells it.
-        if e.receiver?.index() != t.process.index() || !e.senders.is_empty() || t.bound.is_some() {
+        // A receiver is forgotten before its slot in the arena is used again: the slot tells it. Whoever receives
+        // with nobody else waiting is the only one who does.
+        let mine = e.receiver?.index() == t.process.index();
+        if !mine || !e.senders.is_empty() || !e.receivers.is_empty() || t.bound.is_some() {
             return None;
         }
         let c = self.threads.get(caller)?;
         if c.state != ThreadState::AwaitingReply || c.call != number || !c.quirks.is_empty() {
             return None;
         }
-        if self.ready.top() >= c.effective.into() || self.verifier.is_busy() {
+        if self.ready.rival() >= c.effective.into() {
             return None;
         }
-        let count = length(tag);
         let (t, c) = self.threads.known_pair_mut(me, caller.index())?;
-        if !fits(t, c, count) {
-            return None;
-        }
+        copy_message(m, tag, t, c)?;
         // From here on nothing fails.
         self.caps.take_reply(at);
         let own = t.priority;
         t.effective = own;
         t.state = ThreadState::Receiving { endpoint };
         c.state = ThreadState::Running;
-        c.context.registers.rdi = 0;
-        c.context.registers.rax = Outcome::message(count as u8, 0, 0).0 | tag & LABEL;
-        copy_message(m, t, c, count);
-        let context = NonNull::from(&mut c.context);
-        self.threads.enqueue(&mut e.receivers, me, own);
+        c.context.registers.rax = Outcome::of_plain_tag(tag, Call::ReplyRecv).0;
+        e.receivers.put_only(me, &mut t.link, own);
         self.current = caller.index();
-        Some(context)
+        Some(NonNull::from(&mut c.context))
     }
 }

@@ -6,7 +6,7 @@ use sila_abi::{Error, Op, Slot};
 use sila_crypto::chain::KeySource;
 use zerocopy::IntoBytes;
 
-use crate::cap::{CHUNK, CapId};
+use crate::cap::{CSPACE, CapId};
 use crate::invoke::{Flow, Invocation, pack};
 use crate::kernel::{Fail, Kernel};
 use crate::machine::Machine;
@@ -70,12 +70,12 @@ impl Kernel {
     fn next_process_record(&mut self, m: &mut impl Machine, c: &Invocation) -> Result<Flow, Fail> {
         let cursor = c.args[0];
         let next = self.processes.iter().filter(|(_, p)| p.number > cursor).min_by_key(|(_, p)| p.number);
-        let (_, p) = next.ok_or(Error::NoMoreEntries)?;
-        let record = self.process_record(p);
+        let (id, p) = next.ok_or(Error::NoMoreEntries)?;
+        let record = self.process_record(id, p);
         self.bytes_result(m, c, &[record.id], record.as_bytes())
     }
 
-    fn process_record(&self, p: &Process) -> ProcessRecord {
+    fn process_record(&self, id: ProcessId, p: &Process) -> ProcessRecord {
         let pool = self.pools.get(p.pool);
         let mut record = ProcessRecord {
             id: p.number,
@@ -85,7 +85,7 @@ impl Kernel {
                 | u64::from(p.identity.version.patch),
             frames: pool.map_or(0, |x| x.frames.used),
             object_bytes: pool.map_or(0, |x| x.bytes.used),
-            capabilities: self.held_caps(p),
+            capabilities: self.held_caps(id),
             threads: p.thread_count as u64,
             priority: self.highest_priority(p),
             name_len: p.identity.name.as_bytes().len() as u64,
@@ -99,11 +99,9 @@ impl Kernel {
     }
 
     /// Capabilities in a process's CSpace.
-    fn held_caps(&self, p: &Process) -> u64 {
-        let chunks = p.chunks.iter().filter(|c| **c != NO_CHUNK);
-        let held =
-            |chunk: &u16| (0..CHUNK).filter(|i| self.caps.get(CapId::in_chunk(*chunk, *i)).is_some()).count();
-        chunks.map(held).sum::<usize>() as u64
+    fn held_caps(&self, id: ProcessId) -> u64 {
+        let held = |slot: &usize| self.caps.get(CapId::in_cspace(id.index(), *slot)).is_some();
+        (1..CSPACE).filter(held).count() as u64
     }
 
     fn highest_priority(&self, p: &Process) -> u64 {
@@ -119,7 +117,7 @@ impl Kernel {
     fn next_capability(&mut self, c: &Invocation) -> Result<Flow, Fail> {
         let [number, cursor, ..] = c.args;
         let (id, _) = self.processes.iter().find(|(_, p)| p.number == number).ok_or(Error::ObjectGone)?;
-        for slot in cursor.saturating_add(1)..(MAX_CHUNKS * CHUNK) as u64 {
+        for slot in cursor.saturating_add(1)..CSPACE as u64 {
             let Ok(found) = self.find(id, Slot(slot as u16)) else { continue };
             let cap = found.cap;
             let children = u64::from(self.caps.first_child(found.id).is_some());

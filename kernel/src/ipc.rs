@@ -311,7 +311,7 @@ impl Kernel {
             self.make_reply(sender, at);
             outcome = outcome.with_reply();
         }
-        self.copy_words(m, sender, receiver, &out, outcome, badge);
+        self.copy_words(m, sender, receiver, &out, outcome, Some(badge));
         Ok(())
     }
 
@@ -403,13 +403,15 @@ impl Kernel {
         to: ThreadId,
         out: &Outgoing,
         outcome: Outcome,
-        badge: u64,
+        badge: Option<u64>,
     ) {
         let count = out.tag.words();
         let source = self.threads.known(from.index()).message;
         let t = self.threads.known_mut(to.index());
         t.context.registers.rax = outcome.0;
-        t.context.registers.rdi = badge;
+        if let Some(badge) = badge {
+            t.context.registers.rdi = badge;
+        }
         put_words(&mut t.context.registers, &out.words, count);
         if count > REGISTER_WORDS
             && let (Some((source, _)), Some((target, _))) = (source, t.message)
@@ -445,7 +447,7 @@ impl Kernel {
         self.check_length(id, caller, out.tag)?;
         self.move_caps(&plan);
         let outcome = Outcome::message(out.tag.words() as u8, plan.count, out.tag.label());
-        self.copy_words(m, id, caller, &out, outcome, 0);
+        self.copy_words(m, id, caller, &out, outcome, None);
         self.caps.remove(found.id);
         self.leave_wait(caller);
         self.make_ready(caller);

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use sila_abi::{Error, ObjectType, Rights, Slot};
 
 use crate::arena::{Arena, Id};
-use crate::cap::{CHUNK, Cap, CapId, CapTable, MAX_CHUNKS_ALL, ObjRef};
+use crate::cap::{CSPACE, Cap, CapId, CapTable, MAX_CHUNKS, ObjRef};
 use crate::frames::FrameTable;
 use crate::keyring::KeyRing;
 use crate::machine::{Frame, Machine};
@@ -36,9 +36,10 @@ impl Capacities {
         endpoints: Endpoint::SLOTS,
         notifications: Notification::SLOTS,
         jobs: Job::SLOTS,
-        processes: Process::SLOTS,
-        threads: Thread::SLOTS,
-        cap_chunks: MAX_CHUNKS_ALL,
+        // The last slots stand for none.
+        processes: Process::SLOTS - 1,
+        threads: Thread::SLOTS - 1,
+        cap_chunks: (Process::SLOTS as u16 - 1) * MAX_CHUNKS as u16,
     };
 
     /// Object bytes that all arenas hold together: the reserve that Pools' byte quotas divide up.
@@ -157,7 +158,7 @@ pub struct Kernel {
     pub(crate) next_process: u64,
     pub(crate) irqs: [IrqLine; IRQ_LINES],
     pub(crate) ports: Vec<(u16, u16)>,
-    pub(crate) grown: [Option<(ProcessId, usize)>; GROWN],
+    pub(crate) grown: [Option<CapId>; GROWN],
     pub(crate) ram_bytes: u64,
     pub(crate) test_system: bool,
 }
@@ -185,7 +186,7 @@ impl Kernel {
             jobs: Arena::new(capacities.jobs)?,
             processes: Arena::new(capacities.processes)?,
             threads: Arena::new(capacities.threads)?,
-            caps: CapTable::new(capacities.cap_chunks)?,
+            caps: CapTable::new()?,
             ready: ReadyQueues::default(),
             timers: Timers::default(),
             current: IDLE,
@@ -353,17 +354,19 @@ impl Kernel {
 
     // ---- capabilities -----------------------------------------------------------------------------
 
-    /// The place of a slot in the table; one where no capability can be if the CSpace has not grown to it.
+    /// The place of a slot in the table.
     #[inline(always)]
-    pub(crate) fn place(p: &Process, slot: Slot) -> Result<CapId, Error> {
-        let chunk = *p.chunks.get(slot.0 as usize / CHUNK).ok_or(Error::SlotOutOfRange)?;
-        Ok(CapId::in_chunk(chunk, slot.0 as usize))
+    pub(crate) fn place(&self, process: ProcessId, slot: Slot) -> Result<CapId, Error> {
+        // The place belongs to whoever stands in the arena's slot now.
+        self.processes.get(process).ok_or(Error::ObjectGone)?;
+        let slot = slot.0 as usize;
+        if slot < CSPACE { Ok(CapId::in_cspace(process.index(), slot)) } else { Err(Error::SlotOutOfRange) }
     }
 
     /// The capability in a slot of a process.
     #[inline(always)]
     pub(crate) fn find(&self, process: ProcessId, slot: Slot) -> Result<Found, Error> {
-        let id = Self::place(self.processes.get(process).ok_or(Error::ObjectGone)?, slot)?;
+        let id = self.place(process, slot)?;
         let cap = self.caps.get(id).ok_or(Error::NoCapability)?;
         Ok(Found { id, cap })
     }
@@ -395,56 +398,35 @@ impl Kernel {
     /// An empty slot; grows the CSpace by a chunk, charged to the process's Pool, if it lies beyond.
     #[inline(always)]
     pub(crate) fn free_slot(&mut self, process: ProcessId, slot: Slot) -> Result<CapId, Error> {
-        let p = self.processes.get(process).ok_or(Error::ObjectGone)?;
-        let id = Self::place(p, slot)?;
+        let id = self.place(process, slot)?;
         if slot == Slot::NONE {
             return Err(Error::SlotOutOfRange);
         }
-        if id.chunk() == NO_CHUNK {
-            return self.grow(process, slot);
+        if !self.caps.is_usable(id) {
+            self.grow(process, id)?;
         }
-        if self.caps.peek(id).is_some() { Err(Error::SlotOccupied) } else { Ok(id) }
+        if self.caps.is_empty(id) { Ok(id) } else { Err(Error::SlotOccupied) }
     }
 
     /// Gives a CSpace the chunk that a slot lies in.
     #[cold]
-    fn grow(&mut self, process: ProcessId, slot: Slot) -> Result<CapId, Error> {
-        let chunk = slot.0 as usize / CHUNK;
+    fn grow(&mut self, process: ProcessId, at: CapId) -> Result<(), Error> {
         let pool = self.processes.get(process).ok_or(Error::ObjectGone)?.pool;
-        if !self.caps.has_chunk() {
-            return Err(Error::ArenaFull);
-        }
         self.charge(pool, 0, CapTable::CHUNK_BYTES)?;
-        let fresh = self.caps.take_chunk(process).unwrap_or(NO_CHUNK);
-        self.set_chunk(process, chunk, fresh);
+        self.caps.set_usable(at, true);
         if let Some(entry) = self.grown.iter_mut().find(|g| g.is_none()) {
-            *entry = Some((process, chunk));
+            *entry = Some(at);
             self.attention |= Attention::GROWN;
         }
-        Ok(CapId::in_chunk(fresh, slot.0 as usize))
-    }
-
-    /// Sets a chunk of a CSpace, in the process and, the first one, in its threads.
-    pub(crate) fn set_chunk(&mut self, process: ProcessId, index: usize, chunk: u16) {
-        let Some(p) = self.processes.get_mut(process) else { return };
-        if let Some(c) = p.chunks.get_mut(index) {
-            *c = chunk;
-        }
-        let mut at = p.threads.filter(|_| index == 0);
-        while let Some(t) = at.and_then(|t| self.threads.get_mut(t)) {
-            t.chunk = chunk;
-            at = t.next;
-        }
+        Ok(())
     }
 
     /// A call has failed: chunks that it made CSpaces grow by, and that nothing lies in, go back.
     pub(crate) fn shrink_grown(&mut self) {
-        for (process, index) in core::mem::take(&mut self.grown).into_iter().flatten() {
-            let Some(p) = self.processes.get(process) else { continue };
-            let (pool, chunk) = (p.pool, p.chunks.get(index).copied().unwrap_or(NO_CHUNK));
-            if chunk != NO_CHUNK && self.caps.chunk_is_empty(chunk) {
-                self.set_chunk(process, index, NO_CHUNK);
-                self.caps.put_chunk(chunk);
+        for at in core::mem::take(&mut self.grown).into_iter().flatten() {
+            let pool = self.processes.known(at.process()).pool;
+            if CapTable::chunk_of(at).all(|slot| self.caps.is_empty(slot)) {
+                self.caps.set_usable(at, false);
                 self.refund(pool, 0, CapTable::CHUNK_BYTES);
             }
         }

@@ -5,7 +5,6 @@ use sila_abi::record::{Digest, KeyId, Name, Version};
 
 use crate::arena::{Id, Vacant};
 use crate::cap::CapId;
-pub use crate::cap::NO_CHUNK;
 use crate::frames::Epoch;
 use crate::machine::{Context, Frame};
 use crate::paging::{Roots, UserRange};
@@ -231,8 +230,6 @@ pub enum ProcessState {
     Ended = 4,
 }
 
-/// Chunks of slots in the largest CSpace.
-pub const MAX_CHUNKS: usize = 16;
 /// Watchers of one process.
 pub const MAX_WATCHERS: usize = 4;
 
@@ -276,8 +273,6 @@ pub struct Process {
     pub exit: Exit,
     /// Page-table roots; `None` once freed.
     pub roots: Option<Roots>,
-    /// Chunks of its CSpace.
-    pub chunks: [u16; MAX_CHUNKS],
     /// Highest priority its threads may have.
     pub ceiling: u8,
     /// Most threads.
@@ -357,6 +352,8 @@ bitflags::bitflags! {
         const FAULTED = 1 << 1;
         /// It is making a Region that an interrupt kept from being finished.
         const BUILDING = 1 << 2;
+        /// There is no thread here.
+        const ABSENT = 1 << 3;
     }
 }
 
@@ -379,8 +376,6 @@ pub struct Thread {
     pub link: Link,
     /// What keeps it from the fast path.
     pub quirks: Quirks,
-    /// First chunk of its process's CSpace.
-    pub chunk: u16,
     /// The reply slot of its last receive.
     pub reply_slot: u16,
     /// The place of that slot.
@@ -519,7 +514,6 @@ impl Vacant for Process {
             state: ProcessState::Ended,
             exit: Exit::default(),
             roots: None,
-            chunks: [NO_CHUNK; MAX_CHUNKS],
             ceiling: 0,
             max_threads: 0,
             thread_count: 0,
@@ -544,8 +538,7 @@ impl Vacant for Thread {
             priority: 0,
             effective: 0,
             link: Link::NONE,
-            quirks: Quirks::empty(),
-            chunk: NO_CHUNK,
+            quirks: Quirks::ABSENT,
             reply_slot: 0,
             reply_at: CapId::NOWHERE,
             fpu: Frame(0),

@@ -3,7 +3,7 @@
 use sila_abi::Error;
 use sila_abi::Slot;
 
-use crate::cap::{CHUNK, CapId, CapTable};
+use crate::cap::{CSPACE, CapId, CapTable};
 use crate::kernel::{Attention, Kernel};
 use crate::machine::Machine;
 use crate::memory::Progress;
@@ -101,8 +101,8 @@ impl Kernel {
             self.release_endpoints(id, cursor);
             return false;
         }
-        if let Some((chunk, &number)) = p.chunks.iter().enumerate().find(|(_, c)| **c != NO_CHUNK) {
-            self.empty_chunk(m, id, pool, chunk, number);
+        if let Some(chunk) = self.caps.first_chunk(id.index()) {
+            self.empty_chunk(m, pool, chunk);
             return false;
         }
         if let Some(mapping) = p.mappings {
@@ -134,12 +134,11 @@ impl Kernel {
         }
     }
 
-    fn empty_chunk(&mut self, m: &mut impl Machine, id: ProcessId, pool: PoolId, chunk: usize, number: u16) {
-        for offset in 0..CHUNK {
-            self.delete(m, CapId::in_chunk(number, offset));
+    fn empty_chunk(&mut self, m: &mut impl Machine, pool: PoolId, chunk: CapId) {
+        for at in CapTable::chunk_of(chunk) {
+            self.delete(m, at);
         }
-        self.set_chunk(id, chunk, NO_CHUNK);
-        self.caps.put_chunk(number);
+        self.caps.set_usable(chunk, false);
         self.refund(pool, 0, CapTable::CHUNK_BYTES);
     }
 
@@ -193,7 +192,7 @@ impl Kernel {
             self.find(id, Slot(*slot))
                 .is_ok_and(|f| f.cap.object == crate::kernel::reference(sila_abi::ObjectType::Process, id))
         };
-        (1..(MAX_CHUNKS * CHUNK) as u16).filter(own).count() as u32
+        (1..CSPACE as u16).filter(own).count() as u32
     }
 
     /// Removes the record of an ended process that no capability names. A process that was made, not

@@ -28,15 +28,24 @@ impl Queue {
     pub const fn is_empty(&self) -> bool {
         self.head == NONE
     }
-    /// Takes out the thread in this slot, if it is the only one.
+    /// The only thread's slot; `None` if there are more. Of an empty queue it is one where there is no thread.
     #[inline(always)]
-    pub fn take_only(&mut self, thread: u32, link: &mut Link) -> bool {
-        let only = self.head == self.tail && self.head == thread;
-        if only {
-            *self = Queue::default();
-            link.clear();
-        }
-        only
+    pub const fn only_slot(&self) -> Option<u32> {
+        if self.head == self.tail { Some(self.head) } else { None }
+    }
+
+    /// Empties the queue of its only thread.
+    #[inline(always)]
+    pub(crate) fn take_only(&mut self, link: &mut Link) {
+        *self = Queue::default();
+        link.queued = false;
+    }
+
+    /// Puts the only thread into an empty queue.
+    #[inline(always)]
+    pub(crate) fn put_only(&mut self, thread: u32, link: &mut Link, priority: u8) {
+        *link = Link { prev: NONE, next: NONE, priority, queued: true };
+        *self = Queue { head: thread, tail: thread };
     }
 
     /// The first thread's slot.
@@ -57,12 +66,6 @@ pub struct Link {
 impl Link {
     /// In no queue.
     pub const NONE: Link = Link { prev: NONE, next: NONE, priority: 0, queued: false };
-
-    /// Out of its queue.
-    #[inline(always)]
-    pub(crate) const fn clear(&mut self) {
-        self.queued = false;
-    }
 
     /// True if the thread is in a queue.
     pub const fn is_queued(&self) -> bool {
@@ -191,11 +194,21 @@ pub struct ReadyQueues {
     bitmap: [u64; 4],
     /// The highest non-empty priority, or −1.
     top: i32,
+    /// As `top`, or the priority of what else wants to run, if that is higher.
+    rival: i32,
+    /// The priority of what else wants to run, or −1.
+    other: i32,
 }
 
 impl Default for ReadyQueues {
     fn default() -> Self {
-        ReadyQueues { queues: Box::new([Queue::default(); 256]), bitmap: [0; 4], top: -1 }
+        ReadyQueues {
+            queues: Box::new([Queue::default(); 256]),
+            bitmap: [0; 4],
+            top: -1,
+            rival: -1,
+            other: -1,
+        }
     }
 }
 
@@ -217,6 +230,7 @@ impl ReadyQueues {
         }
         self.bitmap[(priority >> 6) as usize] |= 1 << (priority & 63);
         self.top = self.top.max(priority.into());
+        self.rival = self.rival.max(priority.into());
     }
 
     /// Removes a thread that was pushed with this priority.
@@ -228,6 +242,7 @@ impl ReadyQueues {
             self.bitmap[(priority >> 6) as usize] &= !(1 << (priority & 63));
             if self.top == priority.into() {
                 self.top = self.scan();
+                self.rival = self.top.max(self.other);
             }
         }
     }
@@ -243,10 +258,16 @@ impl ReadyQueues {
         u8::try_from(self.top).ok()
     }
 
-    /// As [`ReadyQueues::highest`]; −1 if no thread is runnable.
+    /// What else wants to run besides threads.
+    pub fn set_other(&mut self, priority: Option<u8>) {
+        self.other = priority.map_or(-1, i32::from);
+        self.rival = self.top.max(self.other);
+    }
+
+    /// The highest priority of all that wants to run; −1 if nothing does.
     #[inline(always)]
-    pub const fn top(&self) -> i32 {
-        self.top
+    pub const fn rival(&self) -> i32 {
+        self.rival
     }
 
     /// Takes the first thread of the highest priority.

@@ -165,6 +165,7 @@ impl Kernel {
     /// Chooses what the CPU does next and arms the timer for it.
     pub(crate) fn schedule(&mut self, m: &mut impl Machine) -> Next {
         self.attention -= Attention::SCHEDULE;
+        self.ready.set_other(self.verifier.priority());
         if self.running() != Running::Idle {
             self.put_back_preempted(m);
         }

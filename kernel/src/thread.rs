@@ -88,7 +88,7 @@ impl Kernel {
             ..Registers::default()
         };
         let p = self.processes.get(process).ok_or(Error::ObjectGone)?;
-        let (next, chunk, roots) = (p.threads, p.chunks[0], p.roots.ok_or(Error::Dying)?);
+        let (next, roots) = (p.threads, p.roots.ok_or(Error::Dying)?);
         let (root, user_root) = (roots.kernel.address(), roots.user.address());
         let thread = Thread {
             context: Context { registers, root, user_root, extended },
@@ -99,7 +99,6 @@ impl Kernel {
             effective: start.priority,
             link: Link::NONE,
             quirks: Quirks::empty(),
-            chunk,
             reply_slot: 0,
             reply_at: CapId::NOWHERE,
             fpu,

@@ -119,6 +119,7 @@ mod tests {
         for (i, &e) in Error::ALL.iter().enumerate() {
             assert_eq!(e as usize, i + 1);
             assert_eq!(Error::from_number(e as u16), Some(e));
+            assert!(e as u16 <= 0xff, "an outcome has eight bits for it");
         }
         assert_eq!(Error::from_number(0), None);
     }

@@ -126,9 +126,16 @@ impl Outcome {
     const CALL: u64 = 1 << 28;
     const FAULT: u64 = 1 << 29;
 
-    /// A received message or the success of an operation with `words` result words.
+    /// A received message or the success of an operation with `words` result words. The fields lie where those of a
+    /// [`Tag`] do: the status (0) where the call number does, length in words in bits 8 to 15, capabilities in 16 to
+    /// 18, label in 32 to 63.
     pub const fn message(words: u8, caps: u8, label: u32) -> Self {
-        Outcome((words as u64) << 16 | ((caps & 7) as u64) << 25 | (label as u64) << 32)
+        Outcome((words as u64) << 8 | ((caps & 7) as u64) << 16 | (label as u64) << 32)
+    }
+    /// What the receiver of a message without capabilities sees: the sender's tag without its call number, which is
+    /// known.
+    pub const fn of_plain_tag(tag: u64, call: Call) -> Self {
+        Outcome(tag.wrapping_sub(call as u64))
     }
     /// The same, for a message that came by `call`: its Reply lies in the reply slot.
     pub const fn with_reply(self) -> Self {
@@ -149,25 +156,29 @@ impl Outcome {
     }
     /// A Notification's flags were received (in word 0) and no message.
     pub const fn flags() -> Self {
-        Outcome(Self::FLAGS | 1 << 16)
+        Outcome(Self::FLAGS | 1 << 8)
     }
     /// A refusal; `words` details follow in the words.
     pub const fn error(error: crate::Error, words: u8) -> Self {
-        Outcome(error as u64 | (words as u64) << 16)
+        Outcome(error as u64 | (words as u64) << 8)
     }
     /// The error; `Ok` if the status is 0. An unknown number reads as `InvalidOperation`.
     pub const fn status(self) -> Result<(), crate::Error> {
-        match self.0 as u16 {
+        match self.number() {
             0 => Ok(()),
-            n => Err(match crate::Error::from_number(n) {
+            n => Err(match crate::Error::from_number(n as u16) {
                 Some(e) => e,
                 None => crate::Error::InvalidOperation,
             }),
         }
     }
+    /// The status as a number: 0, or the error's.
+    pub const fn number(self) -> u8 {
+        self.0 as u8
+    }
     /// Length in words.
     pub const fn words(self) -> usize {
-        (self.0 >> 16) as u8 as usize
+        (self.0 >> 8) as u8 as usize
     }
     /// True if this is a Notification's flags.
     pub const fn is_flags(self) -> bool {
@@ -175,7 +186,7 @@ impl Outcome {
     }
     /// Capabilities received, in the slots named by [`Receive`], in order.
     pub const fn caps(self) -> usize {
-        ((self.0 >> 25) & 7) as usize
+        ((self.0 >> 16) & 7) as usize
     }
     /// The message label.
     pub const fn label(self) -> u32 {
@@ -245,7 +256,9 @@ mod tests {
         assert!(!o.is_fault() && o.with_fault().is_fault());
         assert!(Outcome::flags().is_flags());
         assert_eq!(Outcome::error(Error::Timeout, 2).status(), Err(Error::Timeout));
-        assert_eq!(Outcome(0xffff).status(), Err(Error::InvalidOperation));
+        assert_eq!(Outcome(0xff).status(), Err(Error::InvalidOperation));
+        let tag = Tag::new(Call::Call, 7, 0, 9);
+        assert_eq!(Outcome::of_plain_tag(tag.0, Call::Call), Outcome::message(7, 0, 9));
     }
 
     #[test]

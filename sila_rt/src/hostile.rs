@@ -35,6 +35,27 @@ pub fn timed<const N: usize>(calls: &mut [Registers; N]) -> u64 {
     crate::raw::time_stamp().wrapping_sub(start)
 }
 
+/// As [`timed`], around a call whose words are in their registers already, whatever they hold, and are not read
+/// afterwards. Returns the outcome, too.
+#[cfg(target_os = "none")]
+#[inline(always)]
+pub fn timed_call(tag: u64, slot: Slot, receive: u64, caps: u64) -> (u64, u64) {
+    let mut outcome = tag;
+    let start = crate::raw::time_stamp();
+    // SAFETY: a call changes registers, which are declared, and the message page, which counts as memory.
+    unsafe {
+        core::arch::asm!(
+            "syscall",
+            inlateout("rax") outcome, inlateout("rdi") u64::from(slot.0) => _,
+            in("r13") receive, in("r14") sila_abi::syscall::FOREVER, in("r15") caps,
+            lateout("rsi") _, lateout("rdx") _, lateout("r10") _, lateout("r8") _, lateout("r9") _, lateout("r12") _,
+            lateout("rcx") _, lateout("r11") _,
+            options(nostack),
+        );
+    }
+    (crate::raw::time_stamp().wrapping_sub(start), outcome)
+}
+
 /// As [`timed`], around an undefined instruction: whoever handles the thread's faults lets it go on
 /// [`UNDEFINED_LEN`] bytes later.
 #[cfg(target_os = "none")]

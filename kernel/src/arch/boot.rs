@@ -26,7 +26,7 @@ use super::memory_map::Ranges;
 use super::paging::Root;
 use super::panic::fatal;
 use super::{
-    descriptors, features, framebuffer, fwcfg, heap, layout, percpu, power, regs, serial, spaces, trap,
+    descriptors, entry, features, framebuffer, fwcfg, heap, layout, percpu, power, regs, serial, spaces, trap,
 };
 
 static CONFIG: BootloaderConfig = {
@@ -219,7 +219,6 @@ extern "C" fn second_half() -> ! {
     }
     features::protect(found.facts.features, found.mitigations);
     spaces::freeze_segments(&mut found.free, &found.root, 0);
-    features::open_syscall(found.mitigations);
     if let Some((base, info)) = found.devices.framebuffer {
         // SAFETY: mapped by the first half, for good.
         unsafe { framebuffer::start(base, info) };
@@ -250,18 +249,13 @@ fn start_machine(found: &Found) {
     hardware.entry_half = found.entry_half;
     hardware.boot_root = found.root.physical;
     hardware.physmap_end = found.physmap_end;
-    cpu.root = found.root.physical;
     if found.mitigations.kpti {
         cpu.entry.kernel_root = found.root.physical;
     }
-    cpu.entry.current = &raw mut cpu.idle;
-    cpu.entry.exit = super::entry::exit_address(found.mitigations);
-    cpu.entry.selector = u64::from(super::descriptors::KERNEL_DATA);
-    hardware.odd_switch = found.mitigations.kpti
-        || found.mitigations.ibpb_on_switch
-        || !hardware.fpu.extends()
-        || !found.facts.features.contains(Features::FSGSBASE);
-    cpu.disown();
+    cpu.entry.exit = entry::exit_address(found.mitigations);
+    cpu.entry.selector = u64::from(descriptors::KERNEL_DATA);
+    cpu.disown(found.root.physical);
+    features::open_syscall(entry::syscall_address(&hardware.fpu, found.facts.features, found.mitigations));
     trap::prepare_verification(cpu, spaces::stack_tops(0).1, found.physmap_end);
 }
 

@@ -4,8 +4,8 @@
 //!
 //! Invariants:
 //! - On entry all user registers go straight into `PerCpu.entry.current`; nothing of a thread stays on
-//!   a CPU stack. A saved `cs` of 0 means "came by SYSCALL": rcx and r11 are then dead and not saved. While a
-//!   thread runs, its saved `cs` is 0.
+//!   a CPU stack. A saved `cs` of 0 means "came by SYSCALL": rcx and r11 are then dead and not saved; after
+//!   an interrupt bit 63 of it is set. While a thread runs, its saved `cs` is 0.
 //! - In ring 0 GS is the kernel's, but for the few instructions next to each SWAPGS, where interrupts
 //!   are off and NMI, #MC, #DF and #DB fix GS and CR3 by themselves (`paranoid`).
 //! - Ring 3 is resumed only at a canonical lower-half RIP and RSP (else the thread gets a #GP), with
@@ -16,20 +16,26 @@
 use core::arch::global_asm;
 use core::mem::offset_of;
 
-use kernel::cpu::Mitigations;
+use kernel::cpu::{Features, Mitigations};
 use kernel::machine::Registers;
 use sila_abi::syscall::Call;
 
 use super::descriptors::{KERNEL_CODE, KERNEL_DATA, USER_CODE, USER_DATA};
+use super::fpu::Fpu;
 use super::layout;
 use super::percpu;
 use super::regs::msr;
+use super::trap::{HIDING, ODD, PLAIN};
 
 unsafe extern "C" {
     /// SYSCALL target when KPTI is off.
-    pub fn syscall_entry_plain();
+    fn syscall_entry_plain();
+    /// SYSCALL target when KPTI is off and the processor leaves x87 pointers behind.
+    fn syscall_entry_hiding();
+    /// SYSCALL target when KPTI is off and a switch takes more than most.
+    fn syscall_entry_odd();
     /// SYSCALL target when KPTI is on.
-    pub fn syscall_entry_kpti();
+    fn syscall_entry_kpti();
     /// The way to ring 3 when KPTI is off; the save area is in rax.
     fn exit_plain();
     /// The way to ring 3 when KPTI is on.
@@ -54,6 +60,18 @@ pub fn vector_address(vector: usize) -> u64 {
     vector_stubs as *const () as u64 + STUB * vector as u64
 }
 
+/// Address of the trampoline that SYSCALL takes.
+pub fn syscall_address(fpu: &Fpu, features: Features, mitigations: Mitigations) -> u64 {
+    let odd = mitigations.ibpb_on_switch || !fpu.extends() || !features.contains(Features::FSGSBASE);
+    let entry = match (mitigations.kpti, odd, fpu.leaks_pointers()) {
+        (true, ..) => syscall_entry_kpti,
+        (false, true, _) => syscall_entry_odd,
+        (false, false, true) => syscall_entry_hiding,
+        (false, false, false) => syscall_entry_plain,
+    };
+    entry as *const () as u64
+}
+
 /// Address of the trampoline that leads to ring 3.
 pub fn exit_address(mitigations: Mitigations) -> u64 {
     let exit = match (mitigations.kpti, mitigations.verw_on_exit) {
@@ -65,10 +83,8 @@ pub fn exit_address(mitigations: Mitigations) -> u64 {
     exit as *const () as u64
 }
 
-/// Flags that ring 3 keeps: the arithmetic ones, DF and ID.
-const USER_FLAGS: u32 = 0x20_0cd5;
-/// Flags that ring 3 always has: IF and the bit that is always one.
-const FIXED_FLAGS: u32 = 0x202;
+/// Flags that ring 3 keeps: the arithmetic ones, DF and ID; and those that it always has: IF and the bit that is one.
+const USER_FLAGS: u32 = 0x20_0ed7;
 
 /// The software interrupt by which the verification context ends a job.
 pub const VERIFICATION_DONE: u8 = 0x50;
@@ -110,7 +126,7 @@ global_asm!(
 .endm
 
 /* rsp = save area, rcx = user rip, r11 = user flags; leaves rsp = kernel stack. */
-.macro SYSCALL_SAVE
+.macro SYSCALL_SAVE call, reply_recv
     mov [rsp + {RAX}], rax
     SAVE_ALL_BUT rsp
     mov [rsp + {RIP}], rcx
@@ -124,23 +140,29 @@ global_asm!(
     cmp al, {REPLY_RECV}
     je 2f
     call {syscall}
-1:  call {call}
-2:  call {reply_recv}
+1:  call \call
+2:  call \reply_recv
 .endm
 
-/* rax = save area of a thread: loads rcx = rip, r11 = clean flags; jumps away where ring 3 must not
-   be resumed like this, or by IRETQ. */
-.macro CHECK_USER bad, iret
+/* rax = save area of a thread: loads rcx = rip, r11 = clean flags; jumps away where ring 3 must not be resumed by
+   SYSRET: after an interrupt, or at an address that is none. */
+.macro CHECK_USER other
     mov rcx, [rax + {RIP}]
+    mov rdx, [rax + {RSP}]
+    or rdx, rcx
+    or rdx, [rax + {CS}]
+    mov r11, [rax + {RFLAGS}]
+    and r11d, {USER_FLAGS}
+    shr rdx, 47
+    jnz \other
+.endm
+
+/* rax = save area of a thread, rcx = rip: jumps away where ring 3 must not be resumed at all. */
+.macro CHECK_ADDRESSES bad
     mov rdx, [rax + {RSP}]
     or rdx, rcx
     shr rdx, 47
     jnz \bad
-    mov r11, [rax + {RFLAGS}]
-    and r11d, {USER_FLAGS}
-    or r11d, {FIXED_FLAGS}
-    cmp qword ptr [rax + {CS}], 0
-    jne \iret
 .endm
 
 .balign 64
@@ -150,14 +172,32 @@ syscall_entry_plain:
     swapgs
     mov gs:[{SCRATCH}], rsp
     mov rsp, gs:[{CURRENT}]
-    SYSCALL_SAVE
+    SYSCALL_SAVE {call}, {reply_recv}
 exit_plain:
-    CHECK_USER .Lbad_return, .Liret_plain
+    CHECK_USER .Liret_plain
     LOAD_ALL_BUT
     mov rsp, [rax + {RSP}]
     mov rax, [rax + {RAX}]
     swapgs
     sysretq
+
+/* As syscall_entry_plain, for processors that take more than most to switch between threads. */
+.balign 64
+.global syscall_entry_odd
+syscall_entry_odd:
+    swapgs
+    mov gs:[{SCRATCH}], rsp
+    mov rsp, gs:[{CURRENT}]
+    SYSCALL_SAVE {call_oddly}, {reply_recv_oddly}
+
+/* As syscall_entry_plain, for processors that leave x87 pointers behind. */
+.balign 64
+.global syscall_entry_hiding
+syscall_entry_hiding:
+    swapgs
+    mov gs:[{SCRATCH}], rsp
+    mov rsp, gs:[{CURRENT}]
+    SYSCALL_SAVE {call_hiding}, {reply_recv_hiding}
 
 .balign 64
 .global syscall_entry_kpti
@@ -168,9 +208,9 @@ syscall_entry_kpti:
     mov rsp, gs:[{KERNEL_ROOT}]
     mov cr3, rsp
     mov rsp, gs:[{CURRENT}]
-    SYSCALL_SAVE
+    SYSCALL_SAVE {call_oddly}, {reply_recv_oddly}
 exit_kpti:
-    CHECK_USER .Lbad_return, .Liret_kpti
+    CHECK_USER .Liret_kpti
     LOAD_ALL_BUT
     mov rsp, [rax + {RSP}]
     mov gs:[{SCRATCH}], rsp
@@ -221,12 +261,14 @@ resume_user:
 .endm
 
 .Liret_plain:
+    CHECK_ADDRESSES .Lbad_return
     IRET_FRAME
     mov rax, [rax + {RAX}]
     swapgs
     iretq
 
 .Liret_kpti:
+    CHECK_ADDRESSES .Lbad_return
     IRET_FRAME
     push qword ptr [rax + {RAX}]
     mov rax, gs:[{USER_ROOT}]
@@ -273,6 +315,7 @@ interrupt_common:
     pop rsi
     pop qword ptr [rax + {RIP}]
     pop qword ptr [rax + {CS}]
+    mov byte ptr [rax + {CS} + 7], 0x80
     pop qword ptr [rax + {RFLAGS}]
     pop qword ptr [rax + {RSP}]
     pop qword ptr [rax + {SS}]
@@ -415,7 +458,6 @@ vector_stubs:
     SELECTOR = const percpu::SELECTOR,
     ENTRY_STACK = const percpu::ENTRY_STACK,
     USER_FLAGS = const USER_FLAGS,
-    FIXED_FLAGS = const FIXED_FLAGS,
     USER_CODE = const USER_CODE,
     USER_DATA = const USER_DATA,
     KERNEL_CODE = const KERNEL_CODE,
@@ -424,8 +466,12 @@ vector_stubs:
     GS_BASE = const msr::GS_BASE,
     CALL = const Call::Call as u8,
     REPLY_RECV = const Call::ReplyRecv as u8,
-    call = sym super::trap::on_call,
-    reply_recv = sym super::trap::on_reply_recv,
+    call = sym super::trap::on_call::<PLAIN>,
+    call_hiding = sym super::trap::on_call::<HIDING>,
+    call_oddly = sym super::trap::on_call::<ODD>,
+    reply_recv = sym super::trap::on_reply_recv::<PLAIN>,
+    reply_recv_hiding = sym super::trap::on_reply_recv::<HIDING>,
+    reply_recv_oddly = sym super::trap::on_reply_recv::<ODD>,
     syscall = sym super::trap::on_syscall,
     interrupt = sym super::trap::on_interrupt,
     fatal = sym super::trap::on_kernel_exception,

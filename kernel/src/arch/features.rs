@@ -8,7 +8,6 @@ use core::arch::asm;
 use kernel::cpu::{Facts, Features, Mitigations, Vendor};
 
 use super::descriptors::{KERNEL_CODE, KERNEL_DATA};
-use super::entry;
 use super::regs::{cpuid, msr, rdmsr, wrmsr};
 
 /// Reads CPUID.
@@ -104,19 +103,14 @@ pub fn protect(features: Features, mitigations: Mitigations) {
     }
 }
 
-/// Points SYSCALL at the right trampoline.
-pub fn open_syscall(mitigations: Mitigations) {
-    let target = if mitigations.kpti {
-        entry::syscall_entry_kpti as *const ()
-    } else {
-        entry::syscall_entry_plain as *const ()
-    };
+/// Points SYSCALL at a trampoline.
+pub fn open_syscall(target: u64) {
     let star = u64::from(KERNEL_DATA) << 48 | u64::from(KERNEL_CODE) << 32;
     // SAFETY: the trampolines are mapped in every root; all flags but the fixed one are cleared on entry.
     unsafe {
         wrmsr(msr::STAR, star);
-        wrmsr(msr::LSTAR, target as u64);
-        wrmsr(msr::CSTAR, target as u64);
+        wrmsr(msr::LSTAR, target);
+        wrmsr(msr::CSTAR, target);
         wrmsr(msr::SFMASK, 0xffff_fffd);
         // SYSENTER has no way in here: with a null selector it faults, whatever the firmware left.
         wrmsr(msr::SYSENTER_CS, 0);

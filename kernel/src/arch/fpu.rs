@@ -64,6 +64,11 @@ impl Fpu {
         self.mask != 0
     }
 
+    /// True if the processor leaves x87 pointers behind when it restores a state.
+    pub fn leaks_pointers(&self) -> bool {
+        self.leaks_pointers
+    }
+
     /// Saves the registers into one area and loads them from another.
     ///
     /// # Safety
@@ -71,43 +76,48 @@ impl Fpu {
     pub unsafe fn exchange(&self, from: u64, to: u64) {
         // SAFETY: the caller's promise, for areas that FXSAVE writes as for those that XSAVE does.
         unsafe {
-            if self.extends() {
-                return self.exchange_extended(from, to);
-            }
-            asm!("fxsave64 [{}]", in(reg) from, options(nostack, preserves_flags));
-            self.hide_pointers();
-            asm!("fxrstor64 [{}]", in(reg) to, options(nostack, preserves_flags));
-        }
-    }
-
-    /// As [`Fpu::exchange`], where XSAVE is used. All that XCR0 enables: the masks say so.
-    ///
-    /// # Safety
-    /// As for [`Fpu::exchange`].
-    #[inline(always)]
-    pub unsafe fn exchange_extended(&self, from: u64, to: u64) {
-        // SAFETY: the areas are whole frames, aligned, and the enabled state fits them; what is loaded is a valid
-        // state (the caller's promise), so no instruction faults.
-        unsafe {
-            asm!("xsave64 [{}]", in(reg) from, in("eax") -1, in("edx") -1, options(nostack, preserves_flags));
-            self.hide_pointers();
-            asm!("xrstor64 [{}]", in(reg) to, in("eax") -1, in("edx") -1, options(nostack, preserves_flags));
-        }
-    }
-
-    /// Gives the x87 pointers a value that says nothing, where restoring may not overwrite them.
-    ///
-    /// # Safety
-    /// The registers must have been saved.
-    #[inline(always)]
-    unsafe fn hide_pointers(&self) {
-        static ZERO: u32 = 0;
-        if self.leaks_pointers {
-            // SAFETY: the caller's promise; the state is clean of exceptions when the load executes.
-            unsafe {
-                asm!("fnclex", "ffree st(7)", "fild dword ptr [{}]", sym ZERO, options(nostack, preserves_flags));
+            match (self.extends(), self.leaks_pointers) {
+                (true, leaks) => exchange_extended(from, to, leaks),
+                (false, leaks) => {
+                    asm!("fxsave64 [{}]", in(reg) from, options(nostack, preserves_flags));
+                    if leaks {
+                        hide_pointers();
+                    }
+                    asm!("fxrstor64 [{}]", in(reg) to, options(nostack, preserves_flags));
+                }
             }
         }
+    }
+}
+
+/// As [`Fpu::exchange`], where XSAVE is used and x87 pointers have to be hidden, or not. All that XCR0 enables: the
+/// masks say so.
+///
+/// # Safety
+/// As for [`Fpu::exchange`].
+#[inline(always)]
+pub unsafe fn exchange_extended(from: u64, to: u64, hide: bool) {
+    // SAFETY: the areas are whole frames, aligned, and the enabled state fits them; what is loaded is a valid state
+    // (the caller's promise), so no instruction faults.
+    unsafe {
+        asm!("xsave64 [{}]", in(reg) from, in("eax") -1, in("edx") -1, options(nostack, preserves_flags));
+        if hide {
+            hide_pointers();
+        }
+        asm!("xrstor64 [{}]", in(reg) to, in("eax") -1, in("edx") -1, options(nostack, preserves_flags));
+    }
+}
+
+/// Gives the x87 pointers a value that says nothing, where restoring may not overwrite them.
+///
+/// # Safety
+/// The registers must have been saved.
+#[inline(always)]
+unsafe fn hide_pointers() {
+    static ZERO: u32 = 0;
+    // SAFETY: the caller's promise; the state is clean of exceptions when the load executes.
+    unsafe {
+        asm!("fnclex", "ffree st(7)", "fild dword ptr [{}]", sym ZERO, options(nostack, preserves_flags));
     }
 }
 

@@ -43,8 +43,6 @@ pub struct Hardware {
     pub mitigations: Mitigations,
     /// WRFSBASE exists and is on.
     pub fsgsbase: bool,
-    /// A switch to another thread takes more than XSAVE, FSGSBASE and a root.
-    pub odd_switch: bool,
     /// SMAP is on.
     pub smap: bool,
     /// Upper half of every root.
@@ -72,7 +70,6 @@ impl Hardware {
             verw_on_exit: false,
         },
         fsgsbase: false,
-        odd_switch: false,
         smap: false,
         kernel_half: [0; 256],
         entry_half: [0; 256],
@@ -114,6 +111,14 @@ impl Hardware {
     }
 }
 
+/// The root that is loaded in ring 0.
+#[inline(always)]
+fn loaded_root() -> u64 {
+    // SAFETY: the core runs inside an entry; the struct is not used elsewhere meanwhile. The owner is a thread that lives,
+    // or nobody.
+    unsafe { (*(*percpu::this()).owner()).root }
+}
+
 impl Machine for Hardware {
     #[inline(always)]
     fn frame(&mut self, frame: Frame) -> &mut [u64; FRAME_WORDS] {
@@ -147,27 +152,25 @@ impl Machine for Hardware {
     fn flush_page(&mut self, root: Frame, address: u64) {
         // A root that is not loaded has nothing in the TLB: every load of CR3 empties it, as user pages are never
         // global and there is no PCID. The same holds for user roots while we are in ring 0.
-        // SAFETY: the core runs inside an entry; this field is not borrowed elsewhere meanwhile.
-        if unsafe { (*percpu::this()).root } == root.address() {
+        if loaded_root() == root.address() {
             regs::invlpg(address);
         }
     }
 
     fn flush_root(&mut self, root: Frame) {
-        // SAFETY: see `flush_page`.
-        if unsafe { (*percpu::this()).root } == root.address() {
+        if loaded_root() == root.address() {
             // SAFETY: the root in use.
             unsafe { regs::set_cr3(root.address()) };
         }
     }
 
     fn leave_root(&mut self, root: Frame) {
-        // SAFETY: see `flush_page`.
-        let in_use = unsafe { &mut (*percpu::this()).root };
-        if *in_use == root.address() {
-            *in_use = self.boot_root;
-            // SAFETY: the kernel's own root maps the whole kernel.
-            unsafe { regs::set_cr3(self.boot_root) };
+        if loaded_root() == root.address() {
+            // SAFETY: the kernel's own root maps the whole kernel; all threads of the other one are gone.
+            unsafe {
+                regs::set_cr3(self.boot_root);
+                (*percpu::this()).disown(self.boot_root);
+            }
         }
     }
 
@@ -226,11 +229,14 @@ impl Machine for Hardware {
     }
 
     fn release_extended(&mut self, extended: u64) {
-        // SAFETY: see `flush_page`.
-        let cpu = unsafe { &mut *percpu::this() };
-        // SAFETY: the owner is a thread that lives, or nobody.
-        if unsafe { (*cpu.owner).extended } == extended {
-            cpu.disown();
+        // SAFETY: the core runs inside an entry; the struct is not used elsewhere meanwhile. The owner is a thread that
+        // lives, or nobody.
+        unsafe {
+            let cpu = &mut *percpu::this();
+            let owner = cpu.owner();
+            if (*owner).extended == extended {
+                cpu.disown((*owner).root);
+            }
         }
     }
 

@@ -43,10 +43,8 @@ pub struct EntryPage {
 pub struct PerCpu {
     /// The page that trampolines use.
     pub entry: EntryPage,
-    /// The root that is loaded in ring 0.
-    pub root: u64,
-    /// Whose context is loaded: the root, the extended state, the segment bases.
-    pub owner: *mut Context,
+    /// Whose root, extended state and segment bases are loaded, while the current context is not a thread's.
+    absent: *mut Context,
     /// Takes the place of the owner when that is gone.
     pub nobody: Context,
     /// Save area of the verification context.
@@ -90,10 +88,27 @@ unsafe impl Sync for Lost {}
 static LOST: Lost = Lost(UnsafeCell::new([0; 512]));
 
 impl PerCpu {
-    /// What is in the registers belongs to nobody any more.
-    pub fn disown(&mut self) {
-        self.nobody.extended = LOST.0.get() as u64;
-        self.owner = &raw mut self.nobody;
+    /// Whose root, extended state and segment bases are loaded: a thread that lives, or nobody.
+    #[inline(always)]
+    pub fn owner(&mut self) -> *mut Context {
+        let current = self.entry.current;
+        if current == &raw mut self.verification || current == &raw mut self.idle {
+            self.absent
+        } else {
+            current.cast()
+        }
+    }
+
+    /// A context that is not a thread's is about to become the current one.
+    pub fn stay_owner(&mut self) {
+        self.absent = self.owner();
+    }
+
+    /// What is loaded, with this root, belongs to nobody any more.
+    pub fn disown(&mut self, root: u64) {
+        self.nobody = Context { root, user_root: root, extended: LOST.0.get() as u64, ..Context::default() };
+        self.absent = &raw mut self.nobody;
+        self.entry.current = &raw mut self.idle;
     }
 }
 
@@ -110,4 +125,25 @@ pub fn this() -> *mut PerCpu {
             options(nostack, preserves_flags, readonly));
     }
     pointer
+}
+
+/// The save area of the current context.
+#[inline(always)]
+pub fn current() -> *mut Registers {
+    let pointer;
+    // SAFETY: in ring 0 GS points to this CPU's struct.
+    unsafe {
+        asm!("mov {}, gs:[{offset}]", out(reg) pointer, offset = const CURRENT,
+            options(nostack, preserves_flags, readonly));
+    }
+    pointer
+}
+
+/// Makes another context the current one.
+#[inline(always)]
+pub fn set_current(registers: *mut Registers) {
+    // SAFETY: in ring 0 GS points to this CPU's struct; the field is read by the next entry only.
+    unsafe {
+        asm!("mov gs:[{offset}], {}", in(reg) registers, offset = const CURRENT, options(nostack, preserves_flags));
+    }
 }

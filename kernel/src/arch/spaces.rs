@@ -33,6 +33,11 @@ fn sections() -> [(u64, u64, Flags); 4] {
     [(rodata.0, rodata.1, READ), (text.0, text.1, TEXT), (data.0, data.1, DATA), (entry.0, entry.1, TEXT)]
 }
 
+/// The kernel's text, but for the trampolines.
+pub fn text() -> core::ops::Range<u64> {
+    &raw const __text_start as u64..&raw const __text_end as u64
+}
+
 /// Calls `f` with every page of the image and its frame.
 fn image_pages(mut f: impl FnMut(u64, u64, Flags)) {
     for (start, end, flags) in sections() {

@@ -18,6 +18,7 @@ use kernel::machine::{Context, Entry, Frame, FrameReader, Next, Registers};
 use super::core_iface::{ActiveCore, Core, Job, RunJob};
 use super::descriptors::{KERNEL_CODE, KERNEL_DATA};
 use super::entry::{self, VERIFICATION_DONE};
+use super::fpu;
 use super::hardware::Hardware;
 use super::heap;
 use super::lapic;
@@ -85,22 +86,29 @@ pub struct ExceptionFrame {
 // The SYSCALL entries, one for each system call that has a fast path of its own. They never return but jump to the
 // exit: nobody's registers have to be kept on the way, and each has its own small set.
 
-/// The SYSCALL entry of `call`.
-pub extern "C" fn on_call() -> ! {
+/// The way to switch between threads that most processors take.
+pub const PLAIN: u8 = 0;
+/// The same, where restoring leaves x87 pointers behind.
+pub const HIDING: u8 = 1;
+/// Whatever the processor needs.
+pub const ODD: u8 = 2;
+
+/// The SYSCALL entry of `call`, for a way to switch.
+pub extern "C" fn on_call<const WAY: u8>() -> ! {
     // SAFETY: this is an entry of ring 3, which first runs when the core has booted.
     let (hardware, cpu, core) = unsafe { syscall_parts() };
     match core.fast_call(hardware) {
-        Some(context) => go_on_with(cpu, hardware, context),
+        Some(context) => go_on_with::<WAY>(cpu, hardware, context),
         None => general_syscall(Rest::All),
     }
 }
 
-/// The SYSCALL entry of `reply_recv`.
-pub extern "C" fn on_reply_recv() -> ! {
+/// The SYSCALL entry of `reply_recv`, for a way to switch.
+pub extern "C" fn on_reply_recv<const WAY: u8>() -> ! {
     // SAFETY: as for `on_call`.
     let (hardware, cpu, core) = unsafe { syscall_parts() };
     match core.fast_reply_recv(hardware) {
-        Some(context) => go_on_with(cpu, hardware, context),
+        Some(context) => go_on_with::<WAY>(cpu, hardware, context),
         None => general_syscall(Rest::All),
     }
 }
@@ -110,7 +118,7 @@ pub extern "C" fn on_syscall() -> ! {
     // SAFETY: as for `on_call`.
     let (hardware, cpu, core) = unsafe { syscall_parts() };
     match core.fast_other(hardware) {
-        Ok(()) => exit(cpu.entry.current),
+        Ok(()) => exit(percpu::current()),
         Err(rest) => general_syscall(rest),
     }
 }
@@ -130,11 +138,12 @@ unsafe fn syscall_parts() -> (&'static mut Hardware, &'static mut PerCpu, &'stat
 
 /// Switches to another thread.
 #[inline(always)]
-fn go_on_with(cpu: &mut PerCpu, hardware: &mut Hardware, context: NonNull<Context>) -> ! {
-    let context = context.as_ptr();
-    // SAFETY: the core keeps the context valid until the next entry, and nobody else looks at it now.
-    unsafe { switch(cpu, hardware, context) };
-    cpu.entry.current = context.cast();
+fn go_on_with<const WAY: u8>(cpu: &mut PerCpu, hardware: &mut Hardware, context: NonNull<Context>) -> ! {
+    let (owner, context) = (percpu::current().cast(), context.as_ptr());
+    // SAFETY: ring 3 ran, so the current context is that of its thread; the core keeps both valid until the next entry,
+    // and nobody else looks at them now.
+    unsafe { switch::<WAY>(cpu, hardware, owner, context) };
+    percpu::set_current(context.cast());
     exit(context.cast())
 }
 
@@ -228,9 +237,10 @@ pub fn start(next: Next) -> ! {
 fn leave(cpu: &mut PerCpu, hardware: &mut Hardware, next: Next) -> *mut Registers {
     let Next::Thread(context) = next else { leave_for_kernel(cpu, hardware, next) };
     let context = context.as_ptr();
-    if context != cpu.owner {
+    let owner = cpu.owner();
+    if context != owner {
         // SAFETY: the core keeps the context valid until the next entry, and nobody else looks at it now.
-        unsafe { switch(cpu, hardware, context) };
+        unsafe { switch::<ODD>(cpu, hardware, owner, context) };
     }
     // A context begins with its registers.
     let registers = context.cast();
@@ -243,28 +253,30 @@ const _: () = assert!(core::mem::offset_of!(Context, registers) == 0);
 /// Loads a thread's context in place of its owner's.
 ///
 /// # Safety
-/// The context must be valid and its root made from `kernel_half`.
+/// Both contexts must be valid (a thread's that lives, or nobody's), their roots made from `kernel_half`; the way must
+/// be one that this processor can take.
 #[inline(always)]
-unsafe fn switch(cpu: &mut PerCpu, hardware: &mut Hardware, context: *mut Context) {
-    let owner = cpu.owner;
-    cpu.owner = context;
-    if hardware.odd_switch {
-        // SAFETY: the caller's promise.
-        return unsafe { switch_oddly(cpu, hardware, owner, context) };
-    }
-    // SAFETY: the caller's promise. The owner is a thread that lives, or nobody, who has an area, too.
+unsafe fn switch<const WAY: u8>(
+    cpu: &mut PerCpu,
+    hardware: &Hardware,
+    owner: *mut Context,
+    context: *mut Context,
+) {
+    // SAFETY: the caller's promise.
     unsafe {
-        let root = (*context).root;
-        if root != cpu.root {
-            regs::set_cr3(root);
-            cpu.root = root;
+        if WAY == ODD {
+            return switch_oddly(cpu, hardware, owner, context);
         }
-        hardware.fpu.exchange_extended((*owner).extended, (*context).extended);
+        let root = (*context).root;
+        if root != (*owner).root {
+            regs::set_cr3(root);
+        }
+        fpu::exchange_extended((*owner).extended, (*context).extended, WAY == HIDING);
         switch_bases(owner, context);
     }
 }
 
-/// As [`switch`], for processors that need more, or can do less, than most.
+/// As [`switch`], in whichever way the processor needs.
 ///
 /// # Safety
 /// As for [`switch`].
@@ -273,9 +285,8 @@ unsafe fn switch_oddly(cpu: &mut PerCpu, hardware: &Hardware, owner: *mut Contex
     // SAFETY: as in `switch`; the register exists where the mitigation is chosen.
     unsafe {
         let root = (*context).root;
-        if root != cpu.root {
+        if root != (*owner).root {
             regs::set_cr3(root);
-            cpu.root = root;
             if hardware.mitigations.kpti {
                 cpu.entry.kernel_root = root;
                 cpu.entry.user_root = (*context).user_root;
@@ -340,6 +351,7 @@ unsafe fn load_bases(context: *mut Context) {
 #[cold]
 #[inline(never)]
 fn leave_for_kernel(cpu: &mut PerCpu, hardware: &mut Hardware, next: Next) -> ! {
+    cpu.stay_owner();
     if next == Next::Verification {
         if WORK.load(Ordering::Relaxed).is_null() {
             fatal("the verification context was chosen without a job");

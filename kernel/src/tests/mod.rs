@@ -110,7 +110,6 @@ impl World {
                 state: ProcessState::Running,
                 exit: Exit::default(),
                 roots: Some(roots),
-                chunks: [NO_CHUNK; MAX_CHUNKS],
                 ceiling: 200,
                 max_threads: 4,
                 thread_count: 0,

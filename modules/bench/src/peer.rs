@@ -9,6 +9,9 @@ use sila_rt::raw::Registers;
 const REPLY: Slot = Slot(40);
 const RECEIVED: Slot = Slot(41);
 
+/// What an outcome says of a plain call besides its length: a Reply came along, no capability, no fault, label 0.
+const PLAIN: u64 = !0xff00;
+
 /// Serves for ever; the exit code is the error that ended it.
 pub fn serve() -> u64 {
     let receive = Receive { reply: REPLY, base: RECEIVED, count: 1 }.to_word();
@@ -19,32 +22,48 @@ pub fn serve() -> u64 {
         r14: FOREVER,
         ..Registers::default()
     };
+    let plain = Outcome::message(0, 0, 0).with_reply().0;
     loop {
         syscall(&mut registers);
-        let outcome = Outcome(registers.rax);
-        if outcome.status().is_err() {
-            return registers.rax & 0xffff;
+        // The words are the answer: they stay where they are.
+        while registers.rax & PLAIN == plain {
+            registers.rax = (registers.rax & 0xff00) | Call::ReplyRecv as u64;
+            registers.rdi = ECHO.0.into();
+            syscall(&mut registers);
         }
-        if outcome.caps() != 0 {
-            let mut delete = invocation(RECEIVED, Op::CapDelete, &[]);
-            syscall(&mut delete);
-        }
-        registers.rax = Tag::new(Call::ReplyRecv, outcome.words() as u8, 0, 0).0;
-        registers.rdi = ECHO.0.into();
-        if outcome.is_fault() {
-            let next = registers.words[3].wrapping_add(UNDEFINED_LEN);
-            registers.rax = Tag::new(Call::ReplyRecv, 3, 0, 0).0;
-            registers.words = [FAULT_RESUME, FAULT_SET_INSTRUCTION, next, 0, 0, 0];
-        }
-        if outcome.label() == LABEL_PLAY {
-            let mut answer = registers;
-            answer.rax = Tag::new(Call::Reply, 0, 0, 0).0;
-            answer.rdi = REPLY.0.into();
-            syscall(&mut answer);
-            play();
-            registers.rax = Tag::new(Call::Recv, 0, 0, 0).0;
+        if let Err(end) = serve_oddly(&mut registers) {
+            return end;
         }
     }
+}
+
+/// Prepares the answer to a call that is not plain.
+#[inline(never)]
+fn serve_oddly(registers: &mut Registers) -> Result<(), u64> {
+    let outcome = Outcome(registers.rax);
+    if outcome.status().is_err() {
+        return Err(registers.rax & 0xff);
+    }
+    if outcome.caps() != 0 {
+        let mut delete = invocation(RECEIVED, Op::CapDelete, &[]);
+        syscall(&mut delete);
+    }
+    registers.rax = Tag::new(Call::ReplyRecv, outcome.words() as u8, 0, 0).0;
+    registers.rdi = ECHO.0.into();
+    if outcome.is_fault() {
+        let next = registers.words[3].wrapping_add(UNDEFINED_LEN);
+        registers.rax = Tag::new(Call::ReplyRecv, 3, 0, 0).0;
+        registers.words = [FAULT_RESUME, FAULT_SET_INSTRUCTION, next, 0, 0, 0];
+    }
+    if outcome.label() == LABEL_PLAY {
+        let mut answer = *registers;
+        answer.rax = Tag::new(Call::Reply, 0, 0, 0).0;
+        answer.rdi = REPLY.0.into();
+        syscall(&mut answer);
+        play();
+        registers.rax = Tag::new(Call::Recv, 0, 0, 0).0;
+    }
+    Ok(())
 }
 
 /// Returns every ping until one says stop.
@@ -57,7 +76,7 @@ fn play() {
             ..Registers::default()
         };
         syscall(&mut wait);
-        if wait.rax & 0xffff != 0 || wait.words[0] & FLAG_STOP != 0 {
+        if wait.rax & 0xff != 0 || wait.words[0] & FLAG_STOP != 0 {
             return;
         }
         let mut back = invocation(PONG, Op::Signal, &[FLAG_PLAY]);

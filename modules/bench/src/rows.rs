@@ -4,8 +4,8 @@ use crate::bench::{
     Client, ECHO, FLAG_PLAY, FLAG_STOP, LABEL_PLAY, OWN, PING, PONG, Reason, Row, SPARE, invocation, window,
 };
 use sila_abi::protocol::layout::OWN_THREAD;
-use sila_abi::syscall::{Call, FOREVER, Tag, pack_caps};
-use sila_abi::{Op, Rights, Slot};
+use sila_abi::syscall::{Call, FOREVER, Outcome, Receive, Tag, pack_caps};
+use sila_abi::{Error, Op, Rights, Slot};
 use sila_rt::ipc::{self, Message};
 use sila_rt::raw::Registers;
 use sila_rt::{hostile, op};
@@ -38,23 +38,22 @@ fn rights() -> u64 {
     Rights::SEND.bits().into()
 }
 
+/// A call to the peer and its answer.
 #[inline(always)]
-fn call(words: u8, caps: u8, first: Slot) -> Registers {
-    Registers {
-        rax: Tag::new(Call::Call, words, caps, 0).0,
-        rdi: ECHO.0.into(),
-        r14: FOREVER,
-        r15: pack_caps([first, Slot::NONE, Slot::NONE, Slot::NONE]),
-        ..Registers::default()
-    }
+fn call(words: u8, caps: u8, first: Slot) -> Result<u64, Reason> {
+    let caps_word = pack_caps([first, Slot::NONE, Slot::NONE, Slot::NONE]);
+    let tag = Tag::new(Call::Call, words, caps, 0).0;
+    let (ticks, outcome) = hostile::timed_call(tag, ECHO, Receive::default().to_word(), caps_word);
+    Outcome(outcome).status()?;
+    if Outcome(outcome).words() == words.into() { Ok(ticks) } else { Err(Error::InvalidArgument.into()) }
 }
 
 fn round_trip(words: u8) -> Result<u64, Reason> {
-    window([call(words, 0, Slot::NONE)])
+    call(words, 0, Slot::NONE)
 }
 
 fn transfer(_: &Client) -> Result<u64, Reason> {
-    window([call(0, 1, OWN)])
+    call(0, 1, OWN)
 }
 
 /// Something that leaves a capability in the spare slot, which is emptied again.

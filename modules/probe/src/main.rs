@@ -84,7 +84,7 @@ fn converse(act: Act, order: &mut Answer) -> u64 {
         Act::RawCall => {
             let mut registers = Registers { rax: first, ..Registers::default() };
             hostile::syscall(&mut registers);
-            registers.rax & 0xffff
+            registers.rax & 0xff
         }
         Act::Create => create(order),
         _ => WRONG,

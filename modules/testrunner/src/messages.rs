@@ -49,7 +49,7 @@ pub fn longer_messages_than_the_limit_are_refused(_: &Lab) -> Outcome {
         let tag = Tag::new(sila_abi::syscall::Call::Send, words, 0, 0);
         let mut registers = Registers { rax: tag.0, rdi: endpoint.slot().0.into(), ..Registers::default() };
         syscall(&mut registers);
-        equal(&format!("{words} words"), registers.rax & 0xffff, Error::InvalidArgument as u64)?;
+        equal(&format!("{words} words"), registers.rax & 0xff, Error::InvalidArgument as u64)?;
     }
     Ok(())
 }
@@ -93,7 +93,7 @@ pub fn a_reply_answers_once(lab: &Lab) -> Outcome {
     child.start(Act::Call, &[1, 5, 0], &[endpoint.slot()])?;
     let free = works("a slot", sila_rt::slots::reserve())?;
     let mut registers = recv_into(endpoint.slot(), free.slot());
-    equal("recv", registers.rax & 0xffff, 0)?;
+    equal("recv", registers.rax & 0xff, 0)?;
     let tag = Tag::new(sila_abi::syscall::Call::Reply, 1, 0, 0);
     let reply = Registers {
         rax: tag.0,
@@ -103,10 +103,10 @@ pub fn a_reply_answers_once(lab: &Lab) -> Outcome {
     };
     registers = reply;
     syscall(&mut registers);
-    equal("the first reply", registers.rax & 0xffff, 0)?;
+    equal("the first reply", registers.rax & 0xff, 0)?;
     registers = reply;
     syscall(&mut registers);
-    equal("the second reply", registers.rax & 0xffff, Error::NoCapability as u64)?;
+    equal("the second reply", registers.rax & 0xff, Error::NoCapability as u64)?;
     child.exited(SURVIVED)
 }
 
@@ -189,9 +189,9 @@ pub fn a_taken_reply_slot_leaves_the_message_queued(lab: &Lab) -> Outcome {
     let child = lab.child()?;
     child.start(Act::Call, &[1, 5, 0], &[endpoint.slot()])?;
     let registers = recv_into(endpoint.slot(), OWN_POOL);
-    equal("recv with an occupied slot", registers.rax & 0xffff, Error::ReplySlotTaken as u64)?;
+    equal("recv with an occupied slot", registers.rax & 0xff, Error::ReplySlotTaken as u64)?;
     let registers = recv_into(endpoint.slot(), Slot::NONE);
-    equal("recv with no slot", registers.rax & 0xffff, Error::ReplySlotTaken as u64)?;
+    equal("recv with no slot", registers.rax & 0xff, Error::ReplySlotTaken as u64)?;
     let call = incoming(endpoint.slot())?;
     equal("the message", call.message.words(), &[5][..])?;
     works("the reply", call.reply.send(&call.message))?;
@@ -251,7 +251,7 @@ pub fn malformed_system_calls_are_refused(lab: &Lab) -> Outcome {
     for tag in [1 << 19, 0xff80_0000, 5 << 16 | 2, 121 << 8 | 4, 1 << 31] {
         let mut registers = Registers { rax: tag, rdi: OWN_PROCESS.0.into(), ..Registers::default() };
         syscall(&mut registers);
-        equal(&format!("tag {tag:#x}"), registers.rax & 0xffff, Error::InvalidArgument as u64)?;
+        equal(&format!("tag {tag:#x}"), registers.rax & 0xff, Error::InvalidArgument as u64)?;
     }
     for number in [9u64, 10, 127, 255] {
         let child = lab.child()?;
@@ -260,11 +260,11 @@ pub fn malformed_system_calls_are_refused(lab: &Lab) -> Outcome {
     let mut registers =
         Registers { rax: 7 | 0xffff << 32, rdi: OWN_PROCESS.0.into(), ..Registers::default() };
     syscall(&mut registers);
-    equal("an unknown operation", registers.rax & 0xffff, Error::InvalidOperation as u64)?;
+    equal("an unknown operation", registers.rax & 0xff, Error::InvalidOperation as u64)?;
     for slot in [1024u64, 65535, 65536, u64::MAX] {
         let mut registers = Registers { rax: 7 | 6 << 32, rdi: slot, ..Registers::default() };
         syscall(&mut registers);
-        equal(&format!("slot {slot}"), registers.rax & 0xffff, Error::SlotOutOfRange as u64)?;
+        equal(&format!("slot {slot}"), registers.rax & 0xff, Error::SlotOutOfRange as u64)?;
     }
     pause(MILLISECOND);
     until("the runner goes on", || clock::now().is_some())
