@@ -177,6 +177,12 @@ impl<T: Vacant, const N: usize> Arena<T, N> {
         (entry.generation == id.generation).then_some(&mut entry.value)
     }
 
+    /// An index as it is used: within bounds.
+    #[inline(always)]
+    pub const fn within(index: u32) -> u32 {
+        index & Self::MASK as u32
+    }
+
     /// The object in a slot that is known to hold a live one, such as a queue's member; elsewhere what a vacant
     /// slot holds.
     #[inline(always)]

@@ -44,6 +44,15 @@ pub struct Cap {
     pub badge: u64,
 }
 
+impl Cap {
+    /// The right to answer a call, by the slot of the caller's thread and the call's number.
+    #[inline(always)]
+    pub const fn reply(caller: u32, number: u64) -> Cap {
+        let object = ObjRef { kind: ObjectType::Reply, index: caller, generation: 0 };
+        Cap { object, rights: Rights::SEND.union(Rights::GRANT), badge: number }
+    }
+}
+
 /// A slot of the table, whichever CSpace it belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
 pub struct CapId(u32);
@@ -55,7 +64,7 @@ impl CapId {
     /// A slot of a process's CSpace; the number must be below [`CSPACE`].
     #[inline(always)]
     pub const fn in_cspace(process: u32, slot: usize) -> Self {
-        CapId(process * CSPACE as u32 + (slot % CSPACE) as u32)
+        CapId(process << CSPACE.trailing_zeros() | (slot % CSPACE) as u32)
     }
 
     /// The slot in the arena of the process whose CSpace it is.

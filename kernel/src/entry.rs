@@ -37,22 +37,24 @@ impl Kernel {
     fn syscall(&mut self, m: &mut impl Machine) -> Next {
         let Running::Thread(id) = self.running() else { return self.settle(m) };
         let direct = match self.registers(id).rax as u8 {
-            CALL => self.fast_call(m),
-            REPLY_RECV => self.fast_reply_recv(m),
+            CALL => self.fast_call::<true>(m),
+            REPLY_RECV => self.fast_reply_recv::<true>(m),
             _ => match self.fast_other(m) {
                 Ok(()) => return self.resume_thread(id),
                 Err(rest) => return self.general_syscall(m, rest),
             },
         };
         match direct {
-            Some(context) => Next::Thread(context),
-            None => self.general_syscall(m, Rest::All),
+            Ok(context) => Next::Thread(context),
+            Err(rest) => self.general_syscall(m, rest),
         }
     }
 
     /// What the fast path left of a system call.
     pub fn general_syscall(&mut self, m: &mut impl Machine, rest: Rest) -> Next {
-        if let (Running::Thread(id), Rest::All) = (self.running(), rest) {
+        if let Running::Thread(id) = self.running()
+            && rest != Rest::Settle
+        {
             self.carry_out(m, id);
         }
         self.settle(m)

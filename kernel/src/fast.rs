@@ -6,13 +6,16 @@
 //! that there may be. What it does is exactly what that path would do; a test makes both do the same.
 
 use core::ptr::NonNull;
+use core::sync::atomic::{Ordering, compiler_fence};
 
 use sila_abi::syscall::{Call, FOREVER, MAX_WORDS, Outcome, REGISTER_WORDS, Receive};
 use sila_abi::{ObjectType, Op, Rights};
 
+use crate::arena::Arena;
 use crate::cap::{CSPACE, Cap, CapId};
 use crate::invoke::permitted;
-use crate::kernel::{Kernel, id_of, reference};
+use crate::ipc::put_words;
+use crate::kernel::{Kernel, id_of};
 use crate::machine::{Machine, Registers};
 use crate::objects::*;
 
@@ -28,6 +31,8 @@ const CLOCK_NOW: u32 = Op::ClockNow as u32;
 
 /// The part of a tag that is zero if no capability goes along.
 const MORE: u32 = 0xffff_0000;
+/// The part of a tag, one word added, that is zero if, besides, the words fit the registers.
+const MORE_OR_LONG: u32 = 0xffff_f800;
 
 /// True if a capability that names an object of the right type has this right, to be used by its holder.
 #[inline(always)]
@@ -41,39 +46,60 @@ fn place_of(t: &Thread, slot: u64) -> Option<CapId> {
     (slot < CSPACE as u64).then(|| CapId::in_cspace(t.process.index(), slot as usize))
 }
 
-/// Copies the words of a message, if both sides have room for them.
+/// True if a tag is that of a message without capabilities; the path for `LONG` messages takes short ones, too.
 #[inline(always)]
-fn copy_message(m: &mut impl Machine, tag: u64, from: &Thread, to: &mut Thread) -> Option<()> {
-    if tag & 0xff00 == 0 {
-        return Some(());
+fn suits<const LONG: bool>(tag: u64) -> Result<(), Rest> {
+    // One word is added, so that seven are as many as eight.
+    let low = tag as u32;
+    let unsuitable = if LONG { low & MORE } else { low.wrapping_add(0x100) & MORE_OR_LONG };
+    match (LONG, unsuitable) {
+        (_, 0) => Ok(()),
+        (false, _) => Err(Rest::Long),
+        (true, _) => Err(Rest::All),
     }
-    let count = (tag >> 8) as u8 as usize;
-    let (f, t) = (&from.context.registers, &mut to.context.registers);
-    match count {
-        0 | 1 => t.rsi = f.rsi,
-        2 => (t.rsi, t.rdx) = (f.rsi, f.rdx),
-        3 => (t.rsi, t.rdx, t.r10) = (f.rsi, f.rdx, f.r10),
-        4 => (t.rsi, t.rdx, t.r10, t.r8) = (f.rsi, f.rdx, f.r10, f.r8),
-        5 => (t.rsi, t.rdx, t.r10, t.r8, t.r9) = (f.rsi, f.rdx, f.r10, f.r8, f.r9),
-        6 => (t.rsi, t.rdx, t.r10, t.r8, t.r9, t.r12) = (f.rsi, f.rdx, f.r10, f.r8, f.r9, f.r12),
-        _ => return copy_long(m, count, from, to),
-    }
-    Some(())
 }
 
-/// Copies the words of a message that is longer than the registers.
-#[inline(never)]
-fn copy_long(m: &mut impl Machine, count: usize, from: &Thread, to: &mut Thread) -> Option<()> {
-    let (Some((source, _)), Some((target, _))) = (from.message, to.message) else { return None };
-    if count > MAX_WORDS {
-        return None;
-    }
-    m.copy_words(source, target, REGISTER_WORDS, count);
-    let (f, t) = (&from.context.registers, &mut to.context.registers);
-    (t.rsi, t.rdx, t.r10, t.r8, t.r9, t.r12) = (f.rsi, f.rdx, f.r10, f.r8, f.r9, f.r12);
-    Some(())
+/// The length of a message in words.
+#[inline(always)]
+fn length(tag: u64) -> usize {
+    (tag >> 8) as u8 as usize
 }
 
+/// Copies what of a message does not fit the registers, if both sides have room for it.
+#[inline(always)]
+fn copy_page(m: &mut impl Machine, tag: u64, from: &Thread, to: &Thread) -> Result<(), Rest> {
+    let count = length(tag);
+    if count <= REGISTER_WORDS {
+        return Ok(());
+    }
+    match (from.message, to.message) {
+        (Some((source, _)), Some((target, _))) if count <= MAX_WORDS => {
+            m.copy_words(source, target, REGISTER_WORDS, count);
+            Ok(())
+        }
+        _ => Err(Rest::All),
+    }
+}
+
+/// Copies the words of a message that the registers hold.
+#[inline(always)]
+fn copy_registers(tag: u64, from: &Thread, to: &mut Thread) {
+    let count = tag as u32 & 0xff00;
+    if count == 0 {
+        return;
+    }
+    let (f, t) = (&from.context.registers, &mut to.context.registers);
+    if count == 0x400 {
+        // The length that most messages with words have, in as few instructions as it takes: the fence keeps the
+        // compiler from sharing its last store with the other lengths, and costs nothing.
+        (t.rsi, t.rdx, t.r10, t.r8) = (f.rsi, f.rdx, f.r10, f.r8);
+        return compiler_fence(Ordering::Release);
+    }
+    put_words(t, &[f.rsi, f.rdx, f.r10, f.r8, f.r9, f.r12], length(tag));
+}
+
+/// The arena of threads.
+type Threads = Arena<Thread, { Thread::SLOTS as usize }>;
 /// The context to go on with.
 type Context = NonNull<crate::machine::Context>;
 
@@ -82,6 +108,8 @@ type Context = NonNull<crate::machine::Context>;
 pub enum Rest {
     /// Nothing was done: the general path is to carry the system call out.
     All,
+    /// Nothing was done: the message is longer than the registers, which the fast path takes in a way of its own.
+    Long,
     /// The system call is done, and there is something to attend to.
     Settle,
 }
@@ -90,7 +118,7 @@ impl Kernel {
     /// The running thread's slot, if nothing keeps it from the fast path.
     #[inline(always)]
     fn fast_caller(&self) -> Option<u32> {
-        let me = self.current;
+        let me = Threads::within(self.current);
         let quirks = self.threads.known(me).quirks;
         (self.attention.bits() | quirks.bits() == 0).then_some(me)
     }
@@ -232,88 +260,99 @@ impl Kernel {
     /// A call to a server that waits: a direct switch. The server runs at no less than the caller's priority,
     /// so that nobody else has a better claim; it goes on with the caller's slice. The tag must be a call's.
     #[inline(always)]
-    pub fn fast_call(&mut self, m: &mut impl Machine) -> Option<Context> {
-        let me = self.fast_caller()?;
+    pub fn fast_call<const LONG: bool>(&mut self, m: &mut impl Machine) -> Result<Context, Rest> {
+        let me = self.fast_caller().ok_or(Rest::All)?;
         let t = self.threads.known(me);
         let r = &t.context.registers;
         let tag = r.rax;
-        if tag as u32 & MORE != 0 || r.r14 != FOREVER {
-            return None;
+        suits::<LONG>(tag)?;
+        if r.r14 != FOREVER {
+            return Err(Rest::All);
         }
-        let cap = self.caps.peek_typed(place_of(t, r.rdi)?, ObjectType::Endpoint)?;
+        let at = place_of(t, r.rdi).ok_or(Rest::All)?;
+        let cap = self.caps.peek_typed(at, ObjectType::Endpoint).ok_or(Rest::All)?;
         if !allows(cap, Rights::SEND) {
-            return None;
+            return Err(Rest::All);
         }
         let badge = cap.badge;
-        let e = self.endpoints.get_mut(id_of(cap))?;
-        let (server, ceiling) = (e.receivers.only_slot()?, e.ceiling);
-        let object = reference(ObjectType::Reply, self.threads.id_at(me));
-        let (t, s) = self.threads.known_pair_mut(me, server)?;
+        let e = self.endpoints.get_mut(id_of(cap)).ok_or(Rest::All)?;
+        let server = Threads::within(e.receivers.only_slot().ok_or(Rest::All)?);
+        let (t, s) = self.threads.known_pair_mut(me, server).ok_or(Rest::All)?;
         let at = s.reply_at;
         if !s.quirks.is_empty() || !self.caps.is_empty(at) {
-            return None;
+            return Err(Rest::All);
         }
-        copy_message(m, tag, t, s)?;
+        if LONG {
+            copy_page(m, tag, t, s)?;
+        }
         // From here on nothing fails.
-        let number = t.call.wrapping_add(1);
-        self.caps.put_reply(at, Cap { object, rights: Rights::SEND.union(Rights::GRANT), badge: number });
+        let number = self.calls.wrapping_add(1);
+        self.calls = number;
+        self.caps.put_reply(at, Cap::reply(me, number));
         t.call = number;
         t.state = ThreadState::AwaitingReply;
-        s.effective = s.priority.max(ceiling).max(t.effective);
+        s.effective = u32::from(s.priority).max(e.ceiling.into()).max(t.effective.into()) as u8;
         s.state = ThreadState::Running;
         s.context.registers.rdi = badge;
-        s.context.registers.rax = Outcome::of_plain_tag(tag, Call::Call).with_reply().0;
+        s.context.registers.rax = Outcome::of_plain_call(tag).0;
         e.receivers.take_only(&mut s.link);
         self.current = server;
-        Some(NonNull::from(&mut s.context))
+        copy_registers(tag, t, s);
+        Ok(NonNull::from(&mut s.context))
     }
 
     /// The answer to a caller that waits, and the wait for the next call: a direct switch back. The tag must be a
     /// reply_recv's.
     #[inline(always)]
-    pub fn fast_reply_recv(&mut self, m: &mut impl Machine) -> Option<Context> {
-        let me = self.fast_caller()?;
+    pub fn fast_reply_recv<const LONG: bool>(&mut self, m: &mut impl Machine) -> Result<Context, Rest> {
+        let me = self.fast_caller().ok_or(Rest::All)?;
         let t = self.threads.known(me);
         let r = &t.context.registers;
         let tag = r.rax;
-        if tag as u32 & MORE != 0 || r.r14 != FOREVER {
-            return None;
+        suits::<LONG>(tag)?;
+        if r.r14 != FOREVER {
+            return Err(Rest::All);
         }
         if Receive::from_word(r.r13).reply.0 != t.reply_slot {
-            return None;
+            return Err(Rest::All);
         }
-        let cap = self.caps.peek_typed(place_of(t, r.rdi)?, ObjectType::Endpoint)?;
+        let at = place_of(t, r.rdi).ok_or(Rest::All)?;
+        let cap = self.caps.peek_typed(at, ObjectType::Endpoint).ok_or(Rest::All)?;
         if !allows(cap, Rights::RECV) {
-            return None;
+            return Err(Rest::All);
         }
-        let (endpoint, at): (EndpointId, CapId) = (id_of(cap), t.reply_at);
-        let reply = self.caps.peek_typed(at, ObjectType::Reply)?;
-        let (caller, number): (ThreadId, u64) = (id_of(reply), reply.badge);
-        let e = self.endpoints.get_mut(endpoint)?;
+        let at = t.reply_at;
+        let reply = self.caps.peek_typed(at, ObjectType::Reply).ok_or(Rest::All)?;
+        let caller = Threads::within(reply.object.index);
+        let e = self.endpoints.get_mut(id_of(cap)).ok_or(Rest::All)?;
         // A receiver is forgotten before its slot in the arena is used again: the slot tells it. Whoever receives
         // with nobody else waiting is the only one who does.
-        let mine = e.receiver?.index() == t.process.index();
+        let mine = e.receiver.is_some_and(|r| r.index() == t.process.index());
         if !mine || !e.senders.is_empty() || !e.receivers.is_empty() || t.bound.is_some() {
-            return None;
+            return Err(Rest::All);
         }
-        let c = self.threads.get(caller)?;
-        if c.state != ThreadState::AwaitingReply || c.call != number || !c.quirks.is_empty() {
-            return None;
+        // The number of a call is no other's.
+        let c = self.threads.known(caller);
+        if c.state != ThreadState::AwaitingReply || c.call != reply.badge || !c.quirks.is_empty() {
+            return Err(Rest::All);
         }
         if self.ready.rival() >= c.effective.into() {
-            return None;
+            return Err(Rest::All);
         }
-        let (t, c) = self.threads.known_pair_mut(me, caller.index())?;
-        copy_message(m, tag, t, c)?;
+        let (t, c) = self.threads.known_pair_mut(me, caller).ok_or(Rest::All)?;
+        if LONG {
+            copy_page(m, tag, t, c)?;
+        }
         // From here on nothing fails.
-        self.caps.take_reply(at);
         let own = t.priority;
         t.effective = own;
-        t.state = ThreadState::Receiving { endpoint };
+        t.state = ThreadState::Receiving { endpoint: id_of(cap) };
+        self.caps.take_reply(at);
         c.state = ThreadState::Running;
-        c.context.registers.rax = Outcome::of_plain_tag(tag, Call::ReplyRecv).0;
+        c.context.registers.rax = Outcome::of_plain_reply_recv(tag).0;
         e.receivers.put_only(me, &mut t.link, own);
-        self.current = caller.index();
-        Some(NonNull::from(&mut c.context))
+        self.current = caller;
+        copy_registers(tag, t, c);
+        Ok(NonNull::from(&mut c.context))
     }
 }

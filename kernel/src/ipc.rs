@@ -8,7 +8,7 @@ use sila_abi::{Error, ObjectType, Rights};
 
 use crate::cap::{Cap, CapId};
 use crate::invoke::Flow;
-use crate::kernel::{Fail, Kernel, id_of, reference};
+use crate::kernel::{Fail, Kernel, id_of};
 use crate::machine::{Machine, Registers};
 use crate::objects::*;
 
@@ -321,11 +321,9 @@ impl Kernel {
     }
 
     fn make_reply(&mut self, caller: ThreadId, at: CapId) {
-        let t = self.threads.known_mut(caller.index());
-        t.call += 1;
-        let badge = t.call;
-        let object = reference(ObjectType::Reply, caller);
-        self.caps.insert_reply(at, Cap { object, rights: Rights::SEND | Rights::GRANT, badge });
+        self.calls = self.calls.wrapping_add(1);
+        self.threads.known_mut(caller.index()).call = self.calls;
+        self.caps.insert_reply(at, Cap::reply(caller.index(), self.calls));
     }
 
     /// Checks the capabilities of a message against what the receiver made room for.
@@ -427,11 +425,10 @@ impl Kernel {
         if found.cap.object.kind != ObjectType::Reply {
             return Err(Error::WrongType.into());
         }
-        let caller: ThreadId = id_of(&found.cap);
-        if !self.awaits(caller, found.cap.badge) {
+        let Some(caller) = self.caller_of(&found.cap) else {
             self.caps.remove(found.id);
             return Err(Error::CallerGone.into());
-        }
+        };
         let to = self.process_of(caller).ok_or(Error::ObjectGone)?;
         let (out, caps) = (Outgoing::of(self.registers(id)), self.registers(id).r15);
         if let Some(fault) = self.threads.known(caller.index()).fault {
@@ -454,13 +451,16 @@ impl Kernel {
         Ok(())
     }
 
-    fn awaits(&self, caller: ThreadId, number: u64) -> bool {
-        self.threads.get(caller).is_some_and(|t| t.state == ThreadState::AwaitingReply && t.call == number)
+    /// The thread that waits for the answer to the call of a Reply. A call's number is no other's, whichever thread
+    /// stands in the slot now.
+    pub(crate) fn caller_of(&self, reply: &Cap) -> Option<ThreadId> {
+        let (caller, t) = self.threads.at(reply.object.index)?;
+        (t.state == ThreadState::AwaitingReply && t.call == reply.badge).then_some(caller)
     }
 
     /// A Reply was deleted: its caller learns that nobody will answer.
-    pub(crate) fn drop_reply(&mut self, caller: ThreadId, number: u64) {
-        if self.awaits(caller, number) {
+    pub(crate) fn drop_reply(&mut self, reply: &Cap) {
+        if let Some(caller) = self.caller_of(reply) {
             self.wake_error(caller, Error::PeerDiedDelivered);
         }
     }

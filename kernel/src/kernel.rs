@@ -146,6 +146,8 @@ pub struct Kernel {
     /// The running thread's slot, or [`IDLE`] or [`VERIFICATION`].
     pub(crate) current: u32,
     pub(crate) attention: Attention,
+    /// The number of the last call.
+    pub(crate) calls: u64,
     pub(crate) slice_end: u64,
     pub(crate) armed: u64,
     pub(crate) root_pool: PoolId,
@@ -191,6 +193,7 @@ impl Kernel {
             timers: Timers::default(),
             current: IDLE,
             attention: Attention::empty(),
+            calls: 0,
             slice_end: 0,
             armed: u64::MAX,
             root_pool,
@@ -513,7 +516,7 @@ impl Kernel {
     fn after_delete(&mut self, m: &mut impl Machine, cap: Cap) {
         let (i, g) = (cap.object.index, cap.object.generation);
         match cap.object.kind {
-            ObjectType::Reply => self.drop_reply(Id::from_parts(i, g), cap.badge),
+            ObjectType::Reply => self.drop_reply(&cap),
             ObjectType::Pool => self.drop_pool(Id::from_parts(i, g)),
             ObjectType::Region => self.drop_region(Id::from_parts(i, g)),
             ObjectType::Endpoint => self.drop_endpoint(Id::from_parts(i, g)),

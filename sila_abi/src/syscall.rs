@@ -132,10 +132,14 @@ impl Outcome {
     pub const fn message(words: u8, caps: u8, label: u32) -> Self {
         Outcome((words as u64) << 8 | ((caps & 7) as u64) << 16 | (label as u64) << 32)
     }
-    /// What the receiver of a message without capabilities sees: the sender's tag without its call number, which is
-    /// known.
-    pub const fn of_plain_tag(tag: u64, call: Call) -> Self {
-        Outcome(tag.wrapping_sub(call as u64))
+    /// What the receiver of a call without capabilities sees, given the call's tag: the tag without its call number,
+    /// with the mark of [`Outcome::with_reply`].
+    pub const fn of_plain_call(tag: u64) -> Self {
+        Outcome(tag.wrapping_add(Self::CALL - Call::Call as u64))
+    }
+    /// What the caller sees of an answer without capabilities, given the tag of the `reply_recv`.
+    pub const fn of_plain_reply_recv(tag: u64) -> Self {
+        Outcome(tag.wrapping_sub(Call::ReplyRecv as u64))
     }
     /// The same, for a message that came by `call`: its Reply lies in the reply slot.
     pub const fn with_reply(self) -> Self {
@@ -257,8 +261,9 @@ mod tests {
         assert!(Outcome::flags().is_flags());
         assert_eq!(Outcome::error(Error::Timeout, 2).status(), Err(Error::Timeout));
         assert_eq!(Outcome(0xff).status(), Err(Error::InvalidOperation));
-        let tag = Tag::new(Call::Call, 7, 0, 9);
-        assert_eq!(Outcome::of_plain_tag(tag.0, Call::Call), Outcome::message(7, 0, 9));
+        let of = |call| Tag::new(call, 7, 0, 9).0;
+        assert_eq!(Outcome::of_plain_call(of(Call::Call)), Outcome::message(7, 0, 9).with_reply());
+        assert_eq!(Outcome::of_plain_reply_recv(of(Call::ReplyRecv)), Outcome::message(7, 0, 9));
     }
 
     #[test]

@@ -41,15 +41,16 @@ pub trait Core: Sized {
     fn first_context<M: Machine>(&mut self, machine: &mut M) -> Next;
     /// Handles one entry.
     fn handle<M: Machine>(&mut self, machine: &mut M, entry: Entry) -> Next;
-    /// Carries out a call at once and says what to switch to, or changes nothing.
+    /// Carries out a call at once and says what to switch to, or changes nothing. The one for `LONG` messages takes
+    /// short ones, too.
     #[inline(always)]
-    fn fast_call<M: Machine>(&mut self, _: &mut M) -> Option<NonNull<Context>> {
-        None
+    fn fast_call<const LONG: bool, M: Machine>(&mut self, _: &mut M) -> Result<NonNull<Context>, Rest> {
+        Err(Rest::All)
     }
     /// As [`Core::fast_call`], for reply_recv.
     #[inline(always)]
-    fn fast_reply_recv<M: Machine>(&mut self, _: &mut M) -> Option<NonNull<Context>> {
-        None
+    fn fast_reply_recv<const LONG: bool, M: Machine>(&mut self, _: &mut M) -> Result<NonNull<Context>, Rest> {
+        Err(Rest::All)
     }
     /// Carries out any other system call at once, to return to the same thread, or changes nothing.
     #[inline(always)]
@@ -103,13 +104,19 @@ mod real {
         }
 
         #[inline(always)]
-        fn fast_call<M: Machine>(&mut self, machine: &mut M) -> Option<NonNull<Context>> {
-            ActiveCore::fast_call(self, machine)
+        fn fast_call<const LONG: bool, M: Machine>(
+            &mut self,
+            machine: &mut M,
+        ) -> Result<NonNull<Context>, Rest> {
+            ActiveCore::fast_call::<LONG>(self, machine)
         }
 
         #[inline(always)]
-        fn fast_reply_recv<M: Machine>(&mut self, machine: &mut M) -> Option<NonNull<Context>> {
-            ActiveCore::fast_reply_recv(self, machine)
+        fn fast_reply_recv<const LONG: bool, M: Machine>(
+            &mut self,
+            machine: &mut M,
+        ) -> Result<NonNull<Context>, Rest> {
+            ActiveCore::fast_reply_recv::<LONG>(self, machine)
         }
 
         #[inline(always)]

@@ -36,7 +36,7 @@ unsafe extern "C" {
     fn syscall_entry_odd();
     /// SYSCALL target when KPTI is on.
     fn syscall_entry_kpti();
-    /// The way to ring 3 when KPTI is off; the save area is in rax.
+    /// The way to ring 3 when KPTI is off; the save area is in rdi.
     fn exit_plain();
     /// The way to ring 3 when KPTI is on.
     fn exit_kpti();
@@ -109,20 +109,20 @@ global_asm!(
     mov [\base + {R15}], r15
 .endm
 
-/* Loads all but rax, rcx, r11 and rsp from [rax]. */
+/* Loads all but rdi, rcx, r11 and rsp from [rdi]. */
 .macro LOAD_ALL_BUT
-    mov rbx, [rax + {RBX}]
-    mov rdx, [rax + {RDX}]
-    mov rsi, [rax + {RSI}]
-    mov rdi, [rax + {RDI}]
-    mov rbp, [rax + {RBP}]
-    mov r8, [rax + {R8}]
-    mov r9, [rax + {R9}]
-    mov r10, [rax + {R10}]
-    mov r12, [rax + {R12}]
-    mov r13, [rax + {R13}]
-    mov r14, [rax + {R14}]
-    mov r15, [rax + {R15}]
+    mov rax, [rdi + {RAX}]
+    mov rbx, [rdi + {RBX}]
+    mov rdx, [rdi + {RDX}]
+    mov rsi, [rdi + {RSI}]
+    mov rbp, [rdi + {RBP}]
+    mov r8, [rdi + {R8}]
+    mov r9, [rdi + {R9}]
+    mov r10, [rdi + {R10}]
+    mov r12, [rdi + {R12}]
+    mov r13, [rdi + {R13}]
+    mov r14, [rdi + {R14}]
+    mov r15, [rdi + {R15}]
 .endm
 
 /* rsp = save area, rcx = user rip, r11 = user flags; leaves rsp = kernel stack. */
@@ -134,7 +134,6 @@ global_asm!(
     mov rcx, gs:[{SCRATCH}]
     mov [rsp + {RSP}], rcx
     mov rsp, gs:[{KERNEL_STACK}]
-    xor ebp, ebp
     cmp al, {CALL}
     je 1f
     cmp al, {REPLY_RECV}
@@ -144,22 +143,22 @@ global_asm!(
 2:  call \reply_recv
 .endm
 
-/* rax = save area of a thread: loads rcx = rip, r11 = clean flags; jumps away where ring 3 must not be resumed by
+/* rdi = save area of a thread: loads rcx = rip, r11 = clean flags; jumps away where ring 3 must not be resumed by
    SYSRET: after an interrupt, or at an address that is none. */
 .macro CHECK_USER other
-    mov rcx, [rax + {RIP}]
-    mov rdx, [rax + {RSP}]
+    mov rcx, [rdi + {RIP}]
+    mov rdx, [rdi + {RSP}]
     or rdx, rcx
-    or rdx, [rax + {CS}]
-    mov r11, [rax + {RFLAGS}]
+    or rdx, [rdi + {CS}]
+    mov r11, [rdi + {RFLAGS}]
     and r11d, {USER_FLAGS}
     shr rdx, 47
     jnz \other
 .endm
 
-/* rax = save area of a thread, rcx = rip: jumps away where ring 3 must not be resumed at all. */
+/* rdi = save area of a thread, rcx = rip: jumps away where ring 3 must not be resumed at all. */
 .macro CHECK_ADDRESSES bad
-    mov rdx, [rax + {RSP}]
+    mov rdx, [rdi + {RSP}]
     or rdx, rcx
     shr rdx, 47
     jnz \bad
@@ -176,8 +175,8 @@ syscall_entry_plain:
 exit_plain:
     CHECK_USER .Liret_plain
     LOAD_ALL_BUT
-    mov rsp, [rax + {RSP}]
-    mov rax, [rax + {RAX}]
+    mov rsp, [rdi + {RSP}]
+    mov rdi, [rdi + {RDI}]
     swapgs
     sysretq
 
@@ -212,9 +211,9 @@ syscall_entry_kpti:
 exit_kpti:
     CHECK_USER .Liret_kpti
     LOAD_ALL_BUT
-    mov rsp, [rax + {RSP}]
+    mov rsp, [rdi + {RSP}]
     mov gs:[{SCRATCH}], rsp
-    mov rax, [rax + {RAX}]
+    mov rdi, [rdi + {RDI}]
     mov rsp, gs:[{USER_ROOT}]
     mov cr3, rsp
     mov rsp, gs:[{SCRATCH}]
@@ -235,62 +234,61 @@ exit_verw_kpti:
 /* rdi = save area; resumes ring 3 in whichever way it takes. */
 .global resume_user
 resume_user:
-    mov rax, rdi
     jmp qword ptr gs:[{EXIT}]
 
-/* The thread's RIP or RSP is not a lower-half address: it gets a #GP instead. rax = save area. */
+/* The thread's RIP or RSP is not a lower-half address: it gets a #GP instead. */
 .Lbad_return:
     mov rsp, gs:[{KERNEL_STACK}]
     mov edi, 13
     xor esi, esi
     call {interrupt}
+    mov rdi, rax
     jmp qword ptr gs:[{EXIT}]
 
-/* rax = save area, rcx = rip, r11 = flags: builds an interrupt frame on the entry stack. */
+/* rdi = save area, rcx = rip, r11 = flags: builds an interrupt frame on the entry stack; all but rdi is loaded. */
 .macro IRET_FRAME
-    mov qword ptr [rax + {CS}], 0
+    mov qword ptr [rdi + {CS}], 0
     mov rsp, gs:[{ENTRY_STACK}]
     push {USER_DATA}
-    push qword ptr [rax + {RSP}]
+    push qword ptr [rdi + {RSP}]
     push r11
     push {USER_CODE}
     push rcx
     LOAD_ALL_BUT
-    mov rcx, [rax + {RCX}]
-    mov r11, [rax + {R11}]
+    mov rcx, [rdi + {RCX}]
+    mov r11, [rdi + {R11}]
 .endm
 
 .Liret_plain:
     CHECK_ADDRESSES .Lbad_return
     IRET_FRAME
-    mov rax, [rax + {RAX}]
+    mov rdi, [rdi + {RDI}]
     swapgs
     iretq
 
 .Liret_kpti:
     CHECK_ADDRESSES .Lbad_return
     IRET_FRAME
-    push qword ptr [rax + {RAX}]
-    mov rax, gs:[{USER_ROOT}]
-    mov cr3, rax
-    pop rax
+    push qword ptr [rdi + {RDI}]
+    mov rdi, gs:[{USER_ROOT}]
+    mov cr3, rdi
+    pop rdi
     swapgs
     iretq
 
 /* rdi = save area of a ring-0 context. Its stack takes the frame, so nothing of it stays on ours. */
 .global resume_kernel_context
 resume_kernel_context:
-    mov rax, rdi
-    mov rcx, [rax + {RSP}]
+    mov rcx, [rdi + {RSP}]
     push {KERNEL_DATA}
     push rcx
-    push qword ptr [rax + {RFLAGS}]
+    push qword ptr [rdi + {RFLAGS}]
     push {KERNEL_CODE}
-    push qword ptr [rax + {RIP}]
+    push qword ptr [rdi + {RIP}]
     LOAD_ALL_BUT
-    mov rcx, [rax + {RCX}]
-    mov r11, [rax + {R11}]
-    mov rax, [rax + {RAX}]
+    mov rcx, [rdi + {RCX}]
+    mov r11, [rdi + {R11}]
+    mov rdi, [rdi + {RDI}]
     iretq
 
 /* Stack: vector, error code, rip, cs, rflags, rsp, ss. */
@@ -322,6 +320,7 @@ interrupt_common:
     mov rsp, gs:[{KERNEL_STACK}]
     xor ebp, ebp
     call {interrupt}
+    mov rdi, rax
     jmp qword ptr gs:[{EXIT}]
 3:  lfence
     cmp qword ptr [rsp], 32

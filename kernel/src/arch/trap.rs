@@ -96,53 +96,77 @@ pub const ODD: u8 = 2;
 /// The SYSCALL entry of `call`, for a way to switch.
 pub extern "C" fn on_call<const WAY: u8>() -> ! {
     // SAFETY: this is an entry of ring 3, which first runs when the core has booted.
-    let (hardware, cpu, core) = unsafe { syscall_parts() };
-    match core.fast_call(hardware) {
-        Some(context) => go_on_with::<WAY>(cpu, hardware, context),
-        None => general_syscall(Rest::All),
+    let (hardware, core) = unsafe { syscall_parts() };
+    match Core::fast_call::<false, _>(core, hardware) {
+        Ok(context) => go_on_with::<WAY>(hardware, context),
+        Err(Rest::Long) => long_call::<WAY>(),
+        Err(rest) => general_syscall(rest),
     }
 }
 
 /// The SYSCALL entry of `reply_recv`, for a way to switch.
 pub extern "C" fn on_reply_recv<const WAY: u8>() -> ! {
     // SAFETY: as for `on_call`.
-    let (hardware, cpu, core) = unsafe { syscall_parts() };
-    match core.fast_reply_recv(hardware) {
-        Some(context) => go_on_with::<WAY>(cpu, hardware, context),
-        None => general_syscall(Rest::All),
+    let (hardware, core) = unsafe { syscall_parts() };
+    match Core::fast_reply_recv::<false, _>(core, hardware) {
+        Ok(context) => go_on_with::<WAY>(hardware, context),
+        Err(Rest::Long) => long_reply_recv::<WAY>(),
+        Err(rest) => general_syscall(rest),
+    }
+}
+
+/// A `call` with a long message.
+#[inline(never)]
+fn long_call<const WAY: u8>() -> ! {
+    // SAFETY: as for `on_call`, whose references are not used any more.
+    let (hardware, core) = unsafe { syscall_parts() };
+    match Core::fast_call::<true, _>(core, hardware) {
+        Ok(context) => go_on_with::<WAY>(hardware, context),
+        Err(rest) => general_syscall(rest),
+    }
+}
+
+/// A `reply_recv` with a long message.
+#[inline(never)]
+fn long_reply_recv<const WAY: u8>() -> ! {
+    // SAFETY: as for `long_call`.
+    let (hardware, core) = unsafe { syscall_parts() };
+    match Core::fast_reply_recv::<true, _>(core, hardware) {
+        Ok(context) => go_on_with::<WAY>(hardware, context),
+        Err(rest) => general_syscall(rest),
     }
 }
 
 /// The SYSCALL entry of all others.
 pub extern "C" fn on_syscall() -> ! {
     // SAFETY: as for `on_call`.
-    let (hardware, cpu, core) = unsafe { syscall_parts() };
+    let (hardware, core) = unsafe { syscall_parts() };
     match core.fast_other(hardware) {
         Ok(()) => exit(percpu::current()),
         Err(rest) => general_syscall(rest),
     }
 }
 
-/// The glue, its core apart, and the CPU.
+/// The machine and the core.
 ///
 /// # Safety
 /// As for [`glue`]; the core must have booted.
 #[inline(always)]
-unsafe fn syscall_parts() -> (&'static mut Hardware, &'static mut PerCpu, &'static mut ActiveCore) {
+unsafe fn syscall_parts() -> (&'static mut Hardware, &'static mut ActiveCore) {
     // SAFETY: the caller's promise.
     unsafe {
         let glue = glue();
-        (&mut glue.hardware, cpu(), glue.core.as_mut().unwrap_unchecked())
+        (&mut glue.hardware, glue.core.as_mut().unwrap_unchecked())
     }
 }
 
 /// Switches to another thread.
 #[inline(always)]
-fn go_on_with<const WAY: u8>(cpu: &mut PerCpu, hardware: &mut Hardware, context: NonNull<Context>) -> ! {
+fn go_on_with<const WAY: u8>(hardware: &Hardware, context: NonNull<Context>) -> ! {
     let (owner, context) = (percpu::current().cast(), context.as_ptr());
     // SAFETY: ring 3 ran, so the current context is that of its thread; the core keeps both valid until the next entry,
     // and nobody else looks at them now.
-    unsafe { switch::<WAY>(cpu, hardware, owner, context) };
+    unsafe { switch::<WAY>(hardware, owner, context) };
     percpu::set_current(context.cast());
     exit(context.cast())
 }
@@ -152,7 +176,7 @@ fn go_on_with<const WAY: u8>(cpu: &mut PerCpu, hardware: &mut Hardware, context:
 fn exit(registers: *mut Registers) -> ! {
     // SAFETY: nothing of this stack is used again.
     unsafe {
-        asm!("jmp qword ptr gs:[{exit}]", exit = const percpu::EXIT, in("rax") registers, options(noreturn))
+        asm!("jmp qword ptr gs:[{exit}]", exit = const percpu::EXIT, in("rdi") registers, options(noreturn))
     }
 }
 
@@ -161,9 +185,10 @@ fn exit(registers: *mut Registers) -> ! {
 #[inline(never)]
 fn general_syscall(rest: Rest) -> ! {
     // SAFETY: this is an entry, whose references are not used any more.
-    let (hardware, cpu, core) = unsafe { syscall_parts() };
+    let (hardware, core) = unsafe { syscall_parts() };
     let next = core.general_syscall(hardware, rest);
-    exit(leave(cpu, hardware, next))
+    // SAFETY: as above.
+    exit(leave(unsafe { cpu() }, hardware, next))
 }
 
 /// Every other entry. Returns the save area of the thread to resume.
@@ -240,7 +265,7 @@ fn leave(cpu: &mut PerCpu, hardware: &mut Hardware, next: Next) -> *mut Register
     let owner = cpu.owner();
     if context != owner {
         // SAFETY: the core keeps the context valid until the next entry, and nobody else looks at it now.
-        unsafe { switch::<ODD>(cpu, hardware, owner, context) };
+        unsafe { switch::<ODD>(hardware, owner, context) };
     }
     // A context begins with its registers.
     let registers = context.cast();
@@ -256,16 +281,11 @@ const _: () = assert!(core::mem::offset_of!(Context, registers) == 0);
 /// Both contexts must be valid (a thread's that lives, or nobody's), their roots made from `kernel_half`; the way must
 /// be one that this processor can take.
 #[inline(always)]
-unsafe fn switch<const WAY: u8>(
-    cpu: &mut PerCpu,
-    hardware: &Hardware,
-    owner: *mut Context,
-    context: *mut Context,
-) {
+unsafe fn switch<const WAY: u8>(hardware: &Hardware, owner: *mut Context, context: *mut Context) {
     // SAFETY: the caller's promise.
     unsafe {
         if WAY == ODD {
-            return switch_oddly(cpu, hardware, owner, context);
+            return switch_oddly(hardware, owner, context);
         }
         let root = (*context).root;
         if root != (*owner).root {
@@ -281,13 +301,14 @@ unsafe fn switch<const WAY: u8>(
 /// # Safety
 /// As for [`switch`].
 #[inline(never)]
-unsafe fn switch_oddly(cpu: &mut PerCpu, hardware: &Hardware, owner: *mut Context, context: *mut Context) {
+unsafe fn switch_oddly(hardware: &Hardware, owner: *mut Context, context: *mut Context) {
     // SAFETY: as in `switch`; the register exists where the mitigation is chosen.
     unsafe {
         let root = (*context).root;
         if root != (*owner).root {
             regs::set_cr3(root);
             if hardware.mitigations.kpti {
+                let cpu = cpu();
                 cpu.entry.kernel_root = root;
                 cpu.entry.user_root = (*context).user_root;
             }
