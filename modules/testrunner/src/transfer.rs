@@ -73,7 +73,7 @@ fn attempt(lab: &Lab, gifts: &[Slot], receive: Receive, code: u64) -> Outcome {
     };
     syscall(&mut registers);
     if code != 0 {
-        equal("recv", registers.rax & 0xffff, Error::Timeout as u64)?;
+        equal("recv", registers.rax & 0xff, Error::Timeout as u64)?;
         child.exited(code)?;
         let _ = before;
         for i in 0..u16::from(receive.count) {
@@ -84,7 +84,7 @@ fn attempt(lab: &Lab, gifts: &[Slot], receive: Receive, code: u64) -> Outcome {
         }
         return Ok(());
     }
-    equal("recv", registers.rax & 0xffff, 0)?;
+    equal("recv", registers.rax & 0xff, 0)?;
     child.exited(0)
 }
 
@@ -121,7 +121,7 @@ pub fn occupied_slots_refuse_a_transfer(lab: &Lab) -> Outcome {
         ..Registers::default()
     };
     syscall(&mut registers);
-    equal("recv", registers.rax & 0xffff, Error::Timeout as u64)?;
+    equal("recv", registers.rax & 0xff, Error::Timeout as u64)?;
     child.exited(Error::TransferFailed as u64)?;
     refused("the slot before", op::CapStatus(Slot(910)), Error::NoCapability)?;
     refused("the slot after", op::CapStatus(Slot(912)), Error::NoCapability)?;
@@ -167,7 +167,7 @@ pub fn a_reply_can_be_passed_on_and_not_copied(lab: &Lab) -> Outcome {
         ..Registers::default()
     };
     syscall(&mut registers);
-    equal("recv", registers.rax & 0xffff, 0)?;
+    equal("recv", registers.rax & 0xff, 0)?;
     let copy = make(|dst| op::CapCopy(reply.slot(), dst, Rights::SEND.bits().into()));
     refused("copying a Reply", copy, Error::NotCopyable)?;
     let mint = make(|dst| op::CapMint(reply.slot(), dst, Rights::SEND.bits().into(), 3));
@@ -182,6 +182,6 @@ pub fn a_reply_can_be_passed_on_and_not_copied(lab: &Lab) -> Outcome {
         ..Registers::default()
     };
     syscall(&mut registers);
-    equal("reply from the new slot", registers.rax & 0xffff, 0)?;
+    equal("reply from the new slot", registers.rax & 0xff, 0)?;
     child.exited(SURVIVED)
 }
