@@ -260,11 +260,22 @@ impl CapTable {
         self.entry_mut(at.0).cap = None;
     }
 
+    /// As [`CapTable::insert_child`], of a capability that is known to be there into a slot that is known to be free.
     #[inline(always)]
+    pub fn put_child(&mut self, parent: CapId, at: CapId, cap: Cap) {
+        self.put_below(parent.0, at, cap);
+    }
+
     fn link_below(&mut self, parent: u32, at: CapId, cap: Cap) -> bool {
-        if !self.is_free(at) {
-            return false;
+        let free = self.is_free(at);
+        if free {
+            self.put_below(parent, at, cap);
         }
+        free
+    }
+
+    #[inline(always)]
+    fn put_below(&mut self, parent: u32, at: CapId, cap: Cap) {
         let old_first = self.entry(parent).first;
         let next = if old_first == NONE { parent | UP } else { old_first };
         self.update(at.0, |e| *e = Entry { cap: Some(cap), prev: parent | UP, next, ..EMPTY });
@@ -277,8 +288,7 @@ impl CapTable {
         if old_first != NONE {
             self.update(old_first, |e| e.prev = at.0);
         }
-        self.live += 1;
-        true
+        self.live = self.live.wrapping_add(1);
     }
 
     /// Lets the neighbours (or the parent) of a place point at `first` and `last` instead.
@@ -299,22 +309,29 @@ impl CapTable {
     /// Empties a slot. The capability's children become its parent's, in its place.
     #[inline]
     pub fn remove(&mut self, id: CapId) -> Option<Cap> {
-        let node = *self.entry(id.0);
-        let cap = node.cap?;
+        let cap = self.entry(id.0).cap?;
         if cap.object.kind == ObjectType::Reply {
             self.take_reply(id);
-            return Some(cap);
-        }
-        if node.first == NONE {
-            self.relink(node.prev, node.next, node.next, node.prev);
         } else {
-            self.update(node.first, |e| e.prev = node.prev);
-            self.update(node.last, |e| e.next = node.next);
-            self.relink(node.prev, node.next, node.first, node.last);
+            self.remove_linked(id);
         }
-        self.entry_mut(id.0).cap = None;
-        self.live -= 1;
         Some(cap)
+    }
+
+    /// As [`CapTable::remove`], of a capability that is known to be there and no Reply.
+    #[inline(always)]
+    pub fn remove_linked(&mut self, id: CapId) {
+        let e = self.entry_mut(id.0);
+        let (prev, next, first, last) = (e.prev, e.next, e.first, e.last);
+        e.cap = None;
+        self.live = self.live.wrapping_sub(1);
+        if first == NONE {
+            self.relink(prev, next, next, prev);
+        } else {
+            self.update(first, |e| e.prev = prev);
+            self.update(last, |e| e.next = next);
+            self.relink(prev, next, first, last);
+        }
     }
 
     /// Moves a capability to an empty slot; it keeps its place in the forest.

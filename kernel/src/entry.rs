@@ -11,6 +11,8 @@ use crate::objects::*;
 
 const CALL: u8 = Call::Call as u8;
 const REPLY_RECV: u8 = Call::ReplyRecv as u8;
+const RECV: u8 = Call::Recv as u8;
+const INVOKE: u8 = Call::Invoke as u8;
 
 /// Length of the `syscall` instruction: a restart goes back by this.
 const SYSCALL_LENGTH: u64 = 2;
@@ -21,9 +23,16 @@ impl Kernel {
     pub fn enter(&mut self, m: &mut impl Machine, entry: Entry) -> Next {
         match entry {
             Entry::Syscall => return self.syscall(m),
-            Entry::Fault { vector, error, address } => self.raise_fault(m, Fault { vector, error, address }),
+            Entry::Fault { vector, error, address } => {
+                let fault = Fault { vector, error, address };
+                if let Some(context) = self.fast_fault(fault) {
+                    return Next::Thread(context);
+                }
+                self.raise_fault(m, fault);
+            }
             Entry::Timer => {
                 self.armed = u64::MAX;
+                self.ticking = false;
                 self.attention |= Attention::SCHEDULE;
                 self.run_timers(m);
             }
@@ -39,10 +48,16 @@ impl Kernel {
         let direct = match self.registers(id).rax as u8 {
             CALL => self.fast_call::<true>(m),
             REPLY_RECV => self.fast_reply_recv::<true>(m),
-            _ => match self.fast_other(m) {
-                Ok(()) => return self.resume_thread(id),
-                Err(rest) => return self.general_syscall(m, rest),
+            RECV => match self.fast_recv() {
+                Ok(None) => return self.resume_thread(id),
+                Ok(Some(context)) => Ok(context),
+                Err(rest) => Err(rest),
             },
+            INVOKE => match self.fast_operation_by_number(m, (self.registers(id).rax >> 32) as u32) {
+                Ok(()) => return self.resume_thread(id),
+                Err(rest) => Err(rest),
+            },
+            _ => Err(Rest::All),
         };
         match direct {
             Ok(context) => Next::Thread(context),

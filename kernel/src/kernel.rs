@@ -150,6 +150,8 @@ pub struct Kernel {
     pub(crate) calls: u64,
     pub(crate) slice_end: u64,
     pub(crate) armed: u64,
+    /// The timer is set for no later than one slice after it was set.
+    pub(crate) ticking: bool,
     pub(crate) root_pool: PoolId,
     pub(crate) boot_job: Option<JobId>,
     pub(crate) keyring: KeyRing,
@@ -196,6 +198,7 @@ impl Kernel {
             calls: 0,
             slice_end: 0,
             armed: u64::MAX,
+            ticking: false,
             root_pool,
             boot_job: None,
             keyring: KeyRing::default(),

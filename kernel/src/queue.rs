@@ -192,6 +192,8 @@ impl<const N: usize> Arena<Thread, N> {
 pub struct ReadyQueues {
     queues: Box<[Queue; 256]>,
     bitmap: [u64; 4],
+    /// Which words of the bitmap are not zero.
+    words: u32,
     /// The highest non-empty priority, or −1.
     top: i32,
     /// As `top`, or the priority of what else wants to run, if that is higher.
@@ -205,6 +207,7 @@ impl Default for ReadyQueues {
         ReadyQueues {
             queues: Box::new([Queue::default(); 256]),
             bitmap: [0; 4],
+            words: 0,
             top: -1,
             rival: -1,
             other: -1,
@@ -229,6 +232,7 @@ impl ReadyQueues {
             threads.push_back(q, thread, priority);
         }
         self.bitmap[(priority >> 6) as usize] |= 1 << (priority & 63);
+        self.words |= 1 << (priority >> 6);
         self.top = self.top.max(priority.into());
         self.rival = self.rival.max(priority.into());
     }
@@ -239,7 +243,11 @@ impl ReadyQueues {
         let q = &mut self.queues[priority as usize];
         threads.dequeue(q, thread);
         if q.is_empty() {
-            self.bitmap[(priority >> 6) as usize] &= !(1 << (priority & 63));
+            let word = &mut self.bitmap[(priority >> 6) as usize];
+            *word &= !(1 << (priority & 63));
+            if *word == 0 {
+                self.words &= !(1 << (priority >> 6));
+            }
             if self.top == priority.into() {
                 self.top = self.scan();
                 self.rival = self.top.max(self.other);
@@ -248,8 +256,9 @@ impl ReadyQueues {
     }
 
     fn scan(&self) -> i32 {
-        let word = (0..4).rev().find(|&i| self.bitmap[i] != 0);
-        word.map_or(-1, |w| (w as i32) << 6 | (63 - self.bitmap[w].leading_zeros() as i32))
+        let Some(word) = self.words.checked_ilog2() else { return -1 };
+        let bit = self.bitmap[word as usize % 4].checked_ilog2().unwrap_or(0);
+        (word << 6 | bit) as i32
     }
 
     /// The highest priority at which a thread is runnable.
@@ -268,6 +277,20 @@ impl ReadyQueues {
     #[inline(always)]
     pub const fn rival(&self) -> i32 {
         self.rival
+    }
+
+    /// Takes the first thread of the highest priority, if nothing else has to be thought of: nobody but threads wants
+    /// to run, none of them goes on with a slice of its own, and, unless the timer is `ticking`, no equal waits.
+    #[inline(always)]
+    pub fn take_simply<const N: usize>(&mut self, threads: &mut Arena<Thread, N>, ticking: bool) -> Option<u32> {
+        let top = self.highest().filter(|_| self.other < 0)?;
+        let q = &mut self.queues[top as usize];
+        let first = q.head;
+        if threads.known(first).slice_left != 0 || (q.head != q.tail && !ticking) {
+            return None;
+        }
+        self.remove(threads, first, top);
+        Some(first)
     }
 
     /// Takes the first thread of the highest priority.

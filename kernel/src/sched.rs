@@ -14,7 +14,8 @@ use crate::machine::{Machine, Next};
 use crate::objects::*;
 use crate::queue::Alarm;
 
-/// Nanoseconds a thread runs before an equal takes its turn.
+/// Nanoseconds a thread runs before an equal takes its turn; up to twice as many if the equal came while the timer was
+/// set for an earlier slice.
 pub const SLICE: u64 = 10_000_000;
 
 impl Kernel {
@@ -38,6 +39,8 @@ impl Kernel {
     fn consider(&mut self, priority: u8) {
         match self.running() {
             Running::Thread(now) if self.threads.known(now.index()).effective > priority => {}
+            // The tick lets equals take turns.
+            Running::Thread(now) if self.ticking && self.threads.known(now.index()).effective == priority => {}
             _ => self.attention |= Attention::SCHEDULE,
         }
     }
@@ -272,11 +275,12 @@ impl Kernel {
         } else {
             self.ready.highest().max(self.verifier.priority())
         };
-        if own.is_some() && rival == own {
+        if own.is_some() && rival == own && !(self.ticking && self.slice_end == 0) {
             if self.slice_end == 0 {
                 self.slice_end = m.now() + SLICE;
             }
             deadline = deadline.min(self.slice_end);
+            self.ticking = true;
         }
         // A timer that is set for an earlier time finds nothing due, and is then set anew.
         if deadline < self.armed {

@@ -41,20 +41,25 @@ pub trait Core: Sized {
     fn first_context<M: Machine>(&mut self, machine: &mut M) -> Next;
     /// Handles one entry.
     fn handle<M: Machine>(&mut self, machine: &mut M, entry: Entry) -> Next;
-    /// Carries out a call at once and says what to switch to, or changes nothing. The one for `LONG` messages takes
-    /// short ones, too.
+    /// Carries out a call at once and says what to switch to, or changes nothing. The `RICH` path takes
+    /// long messages and capabilities, too.
     #[inline(always)]
-    fn fast_call<const LONG: bool, M: Machine>(&mut self, _: &mut M) -> Result<NonNull<Context>, Rest> {
+    fn fast_call<const RICH: bool, M: Machine>(&mut self, _: &mut M) -> Result<NonNull<Context>, Rest> {
         Err(Rest::All)
     }
     /// As [`Core::fast_call`], for reply_recv.
     #[inline(always)]
-    fn fast_reply_recv<const LONG: bool, M: Machine>(&mut self, _: &mut M) -> Result<NonNull<Context>, Rest> {
+    fn fast_reply_recv<const RICH: bool, M: Machine>(&mut self, _: &mut M) -> Result<NonNull<Context>, Rest> {
         Err(Rest::All)
     }
-    /// Carries out any other system call at once, to return to the same thread, or changes nothing.
+    /// Carries out a wait for flags at once and says what to switch to, if to anything, or changes nothing.
     #[inline(always)]
-    fn fast_other<M: Machine>(&mut self, _: &mut M) -> Result<(), Rest> {
+    fn fast_recv(&mut self) -> Result<Option<NonNull<Context>>, Rest> {
+        Err(Rest::All)
+    }
+    /// Carries out the operation with this number at once, to return to the same thread, or changes nothing.
+    #[inline(always)]
+    fn fast_operation<const OP: u32, M: Machine>(&mut self, _: &mut M) -> Result<(), Rest> {
         Err(Rest::All)
     }
     /// Does what the fast path left of a system call.
@@ -104,24 +109,29 @@ mod real {
         }
 
         #[inline(always)]
-        fn fast_call<const LONG: bool, M: Machine>(
+        fn fast_call<const RICH: bool, M: Machine>(
             &mut self,
             machine: &mut M,
         ) -> Result<NonNull<Context>, Rest> {
-            ActiveCore::fast_call::<LONG>(self, machine)
+            ActiveCore::fast_call::<RICH>(self, machine)
         }
 
         #[inline(always)]
-        fn fast_reply_recv<const LONG: bool, M: Machine>(
+        fn fast_reply_recv<const RICH: bool, M: Machine>(
             &mut self,
             machine: &mut M,
         ) -> Result<NonNull<Context>, Rest> {
-            ActiveCore::fast_reply_recv::<LONG>(self, machine)
+            ActiveCore::fast_reply_recv::<RICH>(self, machine)
         }
 
         #[inline(always)]
-        fn fast_other<M: Machine>(&mut self, machine: &mut M) -> Result<(), Rest> {
-            ActiveCore::fast_other(self, machine)
+        fn fast_recv(&mut self) -> Result<Option<NonNull<Context>>, Rest> {
+            ActiveCore::fast_recv(self)
+        }
+
+        #[inline(always)]
+        fn fast_operation<const OP: u32, M: Machine>(&mut self, machine: &mut M) -> Result<(), Rest> {
+            ActiveCore::fast_operation::<OP>(self, machine)
         }
 
         fn general_syscall<M: Machine>(&mut self, machine: &mut M, rest: Rest) -> Next {

@@ -126,7 +126,7 @@ global_asm!(
 .endm
 
 /* rsp = save area, rcx = user rip, r11 = user flags; leaves rsp = kernel stack. */
-.macro SYSCALL_SAVE call, reply_recv
+.macro SYSCALL_SAVE call, reply_recv, recv
     mov [rsp + {RAX}], rax
     SAVE_ALL_BUT rsp
     mov [rsp + {RIP}], rcx
@@ -138,9 +138,18 @@ global_asm!(
     je 1f
     cmp al, {REPLY_RECV}
     je 2f
-    call {syscall}
+    cmp al, {INVOKE}
+    jne 3f
+    shr rax, 32
+    cmp eax, {OPERATIONS_LEN}
+    jae 4f
+    call [{operations} + rax * 8]
 1:  call \call
 2:  call \reply_recv
+3:  cmp al, {RECV}
+    jne 4f
+    call \recv
+4:  call {syscall}
 .endm
 
 /* rdi = save area of a thread: loads rcx = rip, r11 = clean flags; jumps away where ring 3 must not be resumed by
@@ -171,7 +180,7 @@ syscall_entry_plain:
     swapgs
     mov gs:[{SCRATCH}], rsp
     mov rsp, gs:[{CURRENT}]
-    SYSCALL_SAVE {call}, {reply_recv}
+    SYSCALL_SAVE {call}, {reply_recv}, {recv}
 exit_plain:
     CHECK_USER .Liret_plain
     LOAD_ALL_BUT
@@ -187,7 +196,7 @@ syscall_entry_odd:
     swapgs
     mov gs:[{SCRATCH}], rsp
     mov rsp, gs:[{CURRENT}]
-    SYSCALL_SAVE {call_oddly}, {reply_recv_oddly}
+    SYSCALL_SAVE {call_oddly}, {reply_recv_oddly}, {recv_oddly}
 
 /* As syscall_entry_plain, for processors that leave x87 pointers behind. */
 .balign 64
@@ -196,7 +205,7 @@ syscall_entry_hiding:
     swapgs
     mov gs:[{SCRATCH}], rsp
     mov rsp, gs:[{CURRENT}]
-    SYSCALL_SAVE {call_hiding}, {reply_recv_hiding}
+    SYSCALL_SAVE {call_hiding}, {reply_recv_hiding}, {recv_hiding}
 
 .balign 64
 .global syscall_entry_kpti
@@ -207,7 +216,7 @@ syscall_entry_kpti:
     mov rsp, gs:[{KERNEL_ROOT}]
     mov cr3, rsp
     mov rsp, gs:[{CURRENT}]
-    SYSCALL_SAVE {call_oddly}, {reply_recv_oddly}
+    SYSCALL_SAVE {call_oddly}, {reply_recv_oddly}, {recv_oddly}
 exit_kpti:
     CHECK_USER .Liret_kpti
     LOAD_ALL_BUT
@@ -471,6 +480,13 @@ vector_stubs:
     reply_recv = sym super::trap::on_reply_recv::<PLAIN>,
     reply_recv_hiding = sym super::trap::on_reply_recv::<HIDING>,
     reply_recv_oddly = sym super::trap::on_reply_recv::<ODD>,
+    recv = sym super::trap::on_recv::<PLAIN>,
+    recv_hiding = sym super::trap::on_recv::<HIDING>,
+    recv_oddly = sym super::trap::on_recv::<ODD>,
+    operations = sym super::trap::OPERATIONS,
+    OPERATIONS_LEN = const super::trap::OPERATIONS_LEN,
+    INVOKE = const Call::Invoke as u8,
+    RECV = const Call::Recv as u8,
     syscall = sym super::trap::on_syscall,
     interrupt = sym super::trap::on_interrupt,
     fatal = sym super::trap::on_kernel_exception,

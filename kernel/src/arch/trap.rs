@@ -15,6 +15,8 @@ use kernel::fast::Rest;
 use kernel::log;
 use kernel::machine::{Context, Entry, Frame, FrameReader, Next, Registers};
 
+use sila_abi::Op;
+
 use super::core_iface::{ActiveCore, Core, Job, RunJob};
 use super::descriptors::{KERNEL_CODE, KERNEL_DATA};
 use super::entry::{self, VERIFICATION_DONE};
@@ -99,7 +101,7 @@ pub extern "C" fn on_call<const WAY: u8>() -> ! {
     let (hardware, core) = unsafe { syscall_parts() };
     match Core::fast_call::<false, _>(core, hardware) {
         Ok(context) => go_on_with::<WAY>(hardware, context),
-        Err(Rest::Long) => long_call::<WAY>(),
+        Err(Rest::Rich) => rich_call::<WAY>(),
         Err(rest) => general_syscall(rest),
     }
 }
@@ -110,14 +112,14 @@ pub extern "C" fn on_reply_recv<const WAY: u8>() -> ! {
     let (hardware, core) = unsafe { syscall_parts() };
     match Core::fast_reply_recv::<false, _>(core, hardware) {
         Ok(context) => go_on_with::<WAY>(hardware, context),
-        Err(Rest::Long) => long_reply_recv::<WAY>(),
+        Err(Rest::Rich) => rich_reply_recv::<WAY>(),
         Err(rest) => general_syscall(rest),
     }
 }
 
-/// A `call` with a long message.
+/// A `call` whose message is long or has capabilities.
 #[inline(never)]
-fn long_call<const WAY: u8>() -> ! {
+fn rich_call<const WAY: u8>() -> ! {
     // SAFETY: as for `on_call`, whose references are not used any more.
     let (hardware, core) = unsafe { syscall_parts() };
     match Core::fast_call::<true, _>(core, hardware) {
@@ -126,10 +128,10 @@ fn long_call<const WAY: u8>() -> ! {
     }
 }
 
-/// A `reply_recv` with a long message.
+/// A `reply_recv` whose message is long, or that answers a fault.
 #[inline(never)]
-fn long_reply_recv<const WAY: u8>() -> ! {
-    // SAFETY: as for `long_call`.
+fn rich_reply_recv<const WAY: u8>() -> ! {
+    // SAFETY: as for `rich_call`.
     let (hardware, core) = unsafe { syscall_parts() };
     match Core::fast_reply_recv::<true, _>(core, hardware) {
         Ok(context) => go_on_with::<WAY>(hardware, context),
@@ -137,15 +139,47 @@ fn long_reply_recv<const WAY: u8>() -> ! {
     }
 }
 
-/// The SYSCALL entry of all others.
-pub extern "C" fn on_syscall() -> ! {
+/// The SYSCALL entry of `recv`, for a way to switch.
+pub extern "C" fn on_recv<const WAY: u8>() -> ! {
     // SAFETY: as for `on_call`.
     let (hardware, core) = unsafe { syscall_parts() };
-    match core.fast_other(hardware) {
+    match core.fast_recv() {
+        Ok(None) => exit(percpu::current()),
+        Ok(Some(context)) => go_on_with::<WAY>(hardware, context),
+        Err(rest) => general_syscall(rest),
+    }
+}
+
+/// The SYSCALL entry of an operation that has a fast path.
+extern "C" fn on_operation<const OP: u32>() -> ! {
+    // SAFETY: as for `on_call`.
+    let (hardware, core) = unsafe { syscall_parts() };
+    match Core::fast_operation::<OP, _>(core, hardware) {
         Ok(()) => exit(percpu::current()),
         Err(rest) => general_syscall(rest),
     }
 }
+
+/// The SYSCALL entry of whatever has no fast path.
+pub extern "C" fn on_syscall() -> ! {
+    general_syscall(Rest::All)
+}
+
+/// How many operations [`OPERATIONS`] has an entry for.
+pub const OPERATIONS_LEN: usize = 128;
+
+/// The SYSCALL entry of each operation, by its number.
+pub static OPERATIONS: [extern "C" fn() -> !; OPERATIONS_LEN] = {
+    let mut entries: [extern "C" fn() -> !; OPERATIONS_LEN] = [on_syscall; OPERATIONS_LEN];
+    entries[Op::CapStatus as usize] = on_operation::<{ Op::CapStatus as u32 }>;
+    entries[Op::CapCopy as usize] = on_operation::<{ Op::CapCopy as u32 }>;
+    entries[Op::CapMint as usize] = on_operation::<{ Op::CapMint as u32 }>;
+    entries[Op::CapDelete as usize] = on_operation::<{ Op::CapDelete as u32 }>;
+    entries[Op::Signal as usize] = on_operation::<{ Op::Signal as u32 }>;
+    entries[Op::MappingUnmap as usize] = on_operation::<{ Op::MappingUnmap as u32 }>;
+    entries[Op::ClockNow as usize] = on_operation::<{ Op::ClockNow as u32 }>;
+    entries
+};
 
 /// The machine and the core.
 ///

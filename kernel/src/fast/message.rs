@@ -1,0 +1,300 @@
+//! Calls, answers and faults: direct switches between a caller and a server that waits.
+
+use core::ptr::NonNull;
+use core::sync::atomic::{Ordering, compiler_fence};
+
+use sila_abi::syscall::{
+    FAULT_RESUME, FAULT_SET_INSTRUCTION, FAULT_SET_STACK, FOREVER, MAX_CAPS, MAX_WORDS, Outcome,
+    REGISTER_WORDS, Receive,
+};
+use sila_abi::{ObjectType, Rights};
+
+use super::{Context, MORE, MORE_OR_LONG, Rest, Threads, allows, length, place_of};
+use crate::cap::{CSPACE, Cap, CapId};
+use crate::ipc::put_words;
+use crate::kernel::{Kernel, id_of};
+use crate::machine::{Machine, Registers};
+use crate::objects::*;
+use crate::paging::USER_END;
+
+/// True if the shortest path, or the `RICH` one, takes a message with this tag.
+#[inline(always)]
+fn suits<const RICH: bool>(tag: u64) -> Result<(), Rest> {
+    // One word is added, so that seven are as many as eight.
+    let low = tag as u32;
+    if RICH {
+        let well_formed = low & 0xfff8_0000 == 0 && caps(tag) <= MAX_CAPS && length(tag) <= MAX_WORDS;
+        return if well_formed { Ok(()) } else { Err(Rest::All) };
+    }
+    if low.wrapping_add(0x100) & MORE_OR_LONG == 0 { Ok(()) } else { Err(Rest::Rich) }
+}
+
+/// How many capabilities go along.
+#[inline(always)]
+const fn caps(tag: u64) -> usize {
+    (tag >> 16 & 7) as usize
+}
+
+/// True if both sides have room for a message of this length.
+#[inline(always)]
+fn fits(tag: u64, from: &Thread, to: &Thread) -> Result<(), Rest> {
+    let short = length(tag) <= REGISTER_WORDS;
+    if short || (from.message.is_some() && to.message.is_some()) { Ok(()) } else { Err(Rest::All) }
+}
+
+/// Copies what of a message does not fit the registers.
+#[inline(always)]
+fn copy_page(m: &mut impl Machine, tag: u64, from: &Thread, to: &Thread) {
+    let count = length(tag);
+    if count > REGISTER_WORDS
+        && let (Some((source, _)), Some((target, _))) = (from.message, to.message)
+    {
+        m.copy_words(source, target, REGISTER_WORDS, count);
+    }
+}
+
+/// Copies the words of a message that the registers hold.
+#[inline(always)]
+fn copy_registers(tag: u64, from: &Thread, to: &mut Thread) {
+    let count = tag as u32 & 0xff00;
+    if count == 0 {
+        return;
+    }
+    let (f, t) = (&from.context.registers, &mut to.context.registers);
+    if count == 0x400 {
+        // The length that most messages with words have, in as few instructions as it takes: the fence keeps the
+        // compiler from sharing its last store with the other lengths, and costs nothing.
+        (t.rsi, t.rdx, t.r10, t.r8) = (f.rsi, f.rdx, f.r10, f.r8);
+        return compiler_fence(Ordering::Release);
+    }
+    put_words(t, &[f.rsi, f.rdx, f.r10, f.r8, f.r9, f.r12], length(tag));
+}
+
+/// A handler's answer that lets a thread go on: where, and with which stack.
+#[derive(Clone, Copy)]
+struct Resumption {
+    instruction: Option<u64>,
+    stack: Option<u64>,
+}
+
+impl Resumption {
+    /// The answer in a handler's registers, if it is one that resumes, and permitted.
+    fn of(r: &Registers) -> Option<Self> {
+        let edits = r.rdx;
+        if r.rsi != FAULT_RESUME || edits & !(FAULT_SET_INSTRUCTION | FAULT_SET_STACK) != 0 {
+            return None;
+        }
+        let edit = |bit, value| (edits & bit != 0).then_some(value);
+        let (instruction, stack) = (edit(FAULT_SET_INSTRUCTION, r.r10), edit(FAULT_SET_STACK, r.r8));
+        let inside = |address: Option<u64>| address.is_none_or(|a| a < USER_END);
+        (inside(instruction) && inside(stack)).then_some(Resumption { instruction, stack })
+    }
+
+    fn apply(self, c: &mut Thread) {
+        c.fault = None;
+        c.quirks -= Quirks::FAULTED;
+        let r = &mut c.context.registers;
+        (r.rip, r.rsp) = (self.instruction.unwrap_or(r.rip), self.stack.unwrap_or(r.rsp));
+    }
+}
+
+impl Kernel {
+    /// A call to a server that waits: a direct switch. The server runs at no less than the caller's priority,
+    /// so that nobody else has a better claim; it goes on with the caller's slice. The tag must be a call's. The `RICH`
+    /// path takes long messages and capabilities, too.
+    #[inline(always)]
+    pub fn fast_call<const RICH: bool>(&mut self, m: &mut impl Machine) -> Result<Context, Rest> {
+        let me = self.fast_caller()?;
+        let t = self.threads.known(me);
+        let r = &t.context.registers;
+        let tag = r.rax;
+        suits::<RICH>(tag)?;
+        if r.r14 != FOREVER {
+            return Err(Rest::All);
+        }
+        let at = place_of(t, r.rdi).ok_or(Rest::All)?;
+        let cap = self.caps.peek_typed(at, ObjectType::Endpoint).ok_or(Rest::All)?;
+        if !allows(cap, Rights::SEND) {
+            return Err(Rest::All);
+        }
+        let (badge, endpoint) = (cap.badge, id_of(cap));
+        if RICH {
+            let grants = cap.rights.contains(Rights::GRANT);
+            let e = self.endpoints.get(endpoint).ok_or(Rest::All)?;
+            let server = Threads::within(e.receivers.only_slot().ok_or(Rest::All)?);
+            self.send_riches(m, me, server, grants)?;
+        }
+        let e = self.endpoints.get_mut(endpoint).ok_or(Rest::All)?;
+        let server = Threads::within(e.receivers.only_slot().ok_or(Rest::All)?);
+        let (t, s) = self.threads.known_pair_mut(me, server).ok_or(Rest::All)?;
+        let at = s.reply_at;
+        if !s.quirks.is_empty() || !self.caps.is_empty(at) {
+            return Err(Rest::All);
+        }
+        // From here on nothing fails.
+        let number = self.calls.wrapping_add(1);
+        self.calls = number;
+        self.caps.put_reply(at, Cap::reply(me, number));
+        t.call = number;
+        t.state = ThreadState::AwaitingReply;
+        s.effective = u32::from(s.priority).max(e.ceiling.into()).max(t.effective.into()) as u8;
+        s.state = ThreadState::Running;
+        s.context.registers.rdi = badge;
+        s.context.registers.rax = Outcome::of_plain_call(tag).0;
+        e.receivers.take_only(&mut s.link);
+        self.current = server;
+        copy_registers(tag, t, s);
+        Ok(NonNull::from(&mut s.context))
+    }
+
+    /// Checks everything that a rich call needs, and then copies the words of its page and its capabilities.
+    fn send_riches(
+        &mut self,
+        m: &mut impl Machine,
+        me: u32,
+        server: u32,
+        grants: bool,
+    ) -> Result<(), Rest> {
+        let (t, s) = (self.threads.known(me), self.threads.known(server));
+        let tag = t.context.registers.rax;
+        if me == server || !s.quirks.is_empty() || !self.caps.is_empty(s.reply_at) {
+            return Err(Rest::All);
+        }
+        fits(tag, t, s)?;
+        let count = caps(tag);
+        if count == 0 {
+            copy_page(m, tag, t, s);
+            return Ok(());
+        }
+        let want = Receive::from_word(s.context.registers.r13);
+        let base = want.base.0 as usize;
+        let end = base + count;
+        if !grants || count > want.count as usize || base == 0 || end > CSPACE {
+            return Err(Rest::All);
+        }
+        let (from, to) = (t.process.index(), s.process.index());
+        let slots = t.context.registers.r15;
+        let (reply_at, source) = (s.reply_at, |i: usize| {
+            let slot = (slots >> (16 * i)) as u16 as usize;
+            (slot < CSPACE).then(|| CapId::in_cspace(from, slot))
+        });
+        for i in 0..count {
+            let at = CapId::in_cspace(to, base + i);
+            let cap = source(i).and_then(|s| self.caps.peek(s)).ok_or(Rest::All)?;
+            let travels = cap.rights.contains(Rights::COPY) && cap.object.kind != ObjectType::Reply;
+            if !travels || !self.is_alive(cap.object) || !self.caps.is_free(at) || at == reply_at {
+                return Err(Rest::All);
+            }
+        }
+        copy_page(m, tag, t, s);
+        for i in 0..count {
+            if let Some((source, cap)) = source(i).and_then(|s| Some((s, self.caps.get(s)?))) {
+                self.derive(source, CapId::in_cspace(to, base + i), cap);
+            }
+        }
+        Ok(())
+    }
+
+    /// The answer to a caller that waits, and the wait for the next call: a direct switch back. The tag must be a
+    /// reply_recv's. The `RICH` path takes long messages and the answers to faults, too.
+    #[inline(always)]
+    pub fn fast_reply_recv<const RICH: bool>(&mut self, m: &mut impl Machine) -> Result<Context, Rest> {
+        let me = self.fast_caller()?;
+        let t = self.threads.known(me);
+        let r = &t.context.registers;
+        let tag = r.rax;
+        suits::<RICH>(tag)?;
+        if r.r14 != FOREVER || (RICH && tag as u32 & MORE != 0) {
+            return Err(Rest::All);
+        }
+        if Receive::from_word(r.r13).reply.0 != t.reply_slot {
+            return Err(Rest::All);
+        }
+        let at = place_of(t, r.rdi).ok_or(Rest::All)?;
+        let cap = self.caps.peek_typed(at, ObjectType::Endpoint).ok_or(Rest::All)?;
+        if !allows(cap, Rights::RECV) {
+            return Err(Rest::All);
+        }
+        let at = t.reply_at;
+        let reply = self.caps.peek_typed(at, ObjectType::Reply).ok_or(Rest::All)?;
+        let caller = Threads::within(reply.object.index);
+        let e = self.endpoints.get_mut(id_of(cap)).ok_or(Rest::All)?;
+        // A receiver is forgotten before its slot in the arena is used again: the slot tells it. Whoever receives
+        // with nobody else waiting is the only one who does.
+        let mine = e.receiver.is_some_and(|r| r.index() == t.process.index());
+        if !mine || !e.senders.is_empty() || !e.receivers.is_empty() || t.bound.is_some() {
+            return Err(Rest::All);
+        }
+        // The number of a call is no other's.
+        let c = self.threads.known(caller);
+        if c.state != ThreadState::AwaitingReply || c.call != reply.badge {
+            return Err(Rest::All);
+        }
+        if !c.quirks.is_empty() && (!RICH || c.quirks != Quirks::FAULTED) {
+            return Err(if RICH { Rest::All } else { Rest::Rich });
+        }
+        if self.ready.rival() >= c.effective.into() {
+            return Err(Rest::All);
+        }
+        let (t, c) = self.threads.known_pair_mut(me, caller).ok_or(Rest::All)?;
+        let mut resumption = None;
+        if RICH && c.quirks == Quirks::FAULTED {
+            resumption = Some(Resumption::of(&t.context.registers).ok_or(Rest::All)?);
+        } else if RICH {
+            fits(tag, t, c)?;
+            copy_page(m, tag, t, c);
+        }
+        // From here on nothing fails.
+        let own = t.priority;
+        t.effective = own;
+        t.state = ThreadState::Receiving { endpoint: id_of(cap) };
+        self.caps.take_reply(at);
+        c.state = ThreadState::Running;
+        e.receivers.put_only(me, &mut t.link, own);
+        self.current = caller;
+        match resumption {
+            Some(resumption) if RICH => resumption.apply(c),
+            _ => {
+                c.context.registers.rax = Outcome::of_plain_reply_recv(tag).0;
+                copy_registers(tag, t, c);
+            }
+        }
+        Ok(NonNull::from(&mut c.context))
+    }
+
+    /// A fault whose handler waits: a call that the kernel makes for the thread.
+    #[inline(always)]
+    pub fn fast_fault(&mut self, fault: Fault) -> Option<Context> {
+        let me = self.fast_caller().ok()?;
+        let t = self.threads.known(me);
+        let (holder, slot) = t.fault_endpoint?;
+        let at = self.place(holder, slot).ok()?;
+        let cap = self.caps.peek_typed(at, ObjectType::Endpoint).filter(|c| allows(c, Rights::SEND))?;
+        let badge = cap.badge;
+        let e = self.endpoints.get_mut(id_of(cap))?;
+        let server = Threads::within(e.receivers.only_slot()?);
+        let (t, s) = self.threads.known_pair_mut(me, server)?;
+        let at = s.reply_at;
+        if !s.quirks.is_empty() || !self.caps.is_empty(at) {
+            return None;
+        }
+        // From here on nothing fails.
+        let number = self.calls.wrapping_add(1);
+        self.calls = number;
+        self.caps.put_reply(at, Cap::reply(me, number));
+        t.call = number;
+        t.state = ThreadState::AwaitingReply;
+        t.fault = Some(fault);
+        t.quirks |= Quirks::FAULTED;
+        s.effective = s.priority.max(e.ceiling).max(t.effective);
+        s.state = ThreadState::Running;
+        let (f, r) = (&t.context.registers, &mut s.context.registers);
+        r.rax = Outcome::message(6, 0, 0).with_reply().with_fault().0;
+        r.rdi = badge;
+        (r.rsi, r.rdx, r.r10) = (fault.vector.into(), fault.error, fault.address);
+        (r.r8, r.r9, r.r12) = (f.rip, f.rsp, f.rflags);
+        e.receivers.take_only(&mut s.link);
+        self.current = server;
+        Some(NonNull::from(&mut s.context))
+    }
+}
