@@ -67,6 +67,12 @@ impl CapId {
         CapId(process << CSPACE.trailing_zeros() | (slot % CSPACE) as u32)
     }
 
+    /// The slot `count` places further; it must lie in the same CSpace.
+    #[inline(always)]
+    pub const fn after(self, count: usize) -> Self {
+        CapId(self.0.wrapping_add(count as u32))
+    }
+
     /// The slot in the arena of the process whose CSpace it is.
     pub const fn process(self) -> u32 {
         self.0 / CSPACE as u32

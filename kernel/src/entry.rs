@@ -3,7 +3,7 @@
 use sila_abi::syscall::{Call, Outcome, Receive, Slot, Tag};
 use sila_abi::{Error, Op};
 
-use crate::fast::Rest;
+use crate::fast::{LONG, RICH, Rest, SHORT};
 use crate::invoke::Flow;
 use crate::kernel::{Attention, Fail, Kernel, Running};
 use crate::machine::{Entry, Machine, Next};
@@ -46,8 +46,16 @@ impl Kernel {
     fn syscall(&mut self, m: &mut impl Machine) -> Next {
         let Running::Thread(id) = self.running() else { return self.settle(m) };
         let direct = match self.registers(id).rax as u8 {
-            CALL => self.fast_call::<true>(m),
-            REPLY_RECV => self.fast_reply_recv::<true>(m),
+            CALL => match self.fast_call::<SHORT>(m) {
+                Err(Rest::Long) => self.fast_call::<LONG>(m),
+                Err(Rest::Rich) => self.fast_call::<RICH>(m),
+                other => other,
+            },
+            REPLY_RECV => match self.fast_reply_recv::<SHORT>(m) {
+                Err(Rest::Long) => self.fast_reply_recv::<LONG>(m),
+                Err(Rest::Rich) => self.fast_reply_recv::<RICH>(m),
+                other => other,
+            },
             RECV => match self.fast_recv() {
                 Ok(None) => return self.resume_thread(id),
                 Ok(Some(context)) => Ok(context),

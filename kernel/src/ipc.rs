@@ -414,7 +414,7 @@ impl Kernel {
         if count > REGISTER_WORDS
             && let (Some((source, _)), Some((target, _))) = (source, t.message)
         {
-            m.copy_words(source, target, REGISTER_WORDS, count);
+            m.copy_words(source, target, REGISTER_WORDS, count.saturating_sub(REGISTER_WORDS));
         }
     }
 

@@ -202,10 +202,11 @@ pub trait Machine {
     /// any more.
     fn release_extended(&mut self, extended: u64);
 
-    /// Copies 64-bit words from one frame to another, from word `first` up to but without word `end` (at most 512).
-    fn copy_words(&mut self, from: Frame, to: Frame, first: usize, end: usize) {
+    /// Copies this many 64-bit words from one frame to the same places of another, from word `first` on, up to the
+    /// frame's end.
+    fn copy_words(&mut self, from: Frame, to: Frame, first: usize, count: usize) {
         let words = *self.frame(from);
-        for (to, from) in self.frame(to).iter_mut().zip(words).take(end).skip(first) {
+        for (to, from) in self.frame(to).iter_mut().zip(words).skip(first).take(count) {
             *to = from;
         }
     }

@@ -253,6 +253,7 @@ fn start_machine(found: &Found) {
         cpu.entry.kernel_root = found.root.physical;
     }
     cpu.entry.exit = entry::exit_address(found.mitigations);
+    cpu.entry.fault = entry::fault_address(&hardware.fpu, found.facts.features, found.mitigations);
     cpu.entry.selector = u64::from(descriptors::KERNEL_DATA);
     cpu.disown(found.root.physical);
     features::open_syscall(entry::syscall_address(&hardware.fpu, found.facts.features, found.mitigations));

@@ -41,15 +41,14 @@ pub trait Core: Sized {
     fn first_context<M: Machine>(&mut self, machine: &mut M) -> Next;
     /// Handles one entry.
     fn handle<M: Machine>(&mut self, machine: &mut M, entry: Entry) -> Next;
-    /// Carries out a call at once and says what to switch to, or changes nothing. The `RICH` path takes
-    /// long messages and capabilities, too.
+    /// Carries out a call at once and says what to switch to, or changes nothing.
     #[inline(always)]
-    fn fast_call<const RICH: bool, M: Machine>(&mut self, _: &mut M) -> Result<NonNull<Context>, Rest> {
+    fn fast_call<const PATH: u8, M: Machine>(&mut self, _: &mut M) -> Result<NonNull<Context>, Rest> {
         Err(Rest::All)
     }
     /// As [`Core::fast_call`], for reply_recv.
     #[inline(always)]
-    fn fast_reply_recv<const RICH: bool, M: Machine>(&mut self, _: &mut M) -> Result<NonNull<Context>, Rest> {
+    fn fast_reply_recv<const PATH: u8, M: Machine>(&mut self, _: &mut M) -> Result<NonNull<Context>, Rest> {
         Err(Rest::All)
     }
     /// Carries out a wait for flags at once and says what to switch to, if to anything, or changes nothing.
@@ -61,6 +60,11 @@ pub trait Core: Sized {
     #[inline(always)]
     fn fast_operation<const OP: u32, M: Machine>(&mut self, _: &mut M) -> Result<(), Rest> {
         Err(Rest::All)
+    }
+    /// Makes a fault a call to its handler at once and says what to switch to, or changes nothing.
+    #[inline(always)]
+    fn fast_fault(&mut self, _: Entry) -> Option<NonNull<Context>> {
+        None
     }
     /// Does what the fast path left of a system call.
     fn general_syscall<M: Machine>(&mut self, machine: &mut M, _: Rest) -> Next {
@@ -78,6 +82,7 @@ pub trait RunJob {
 mod real {
     use super::{ActiveCore, BootInfo, Context, Core, Job, NonNull, Refused, Rest, RunJob};
     use kernel::frames::FrameTable;
+    use kernel::objects::Fault;
     use kernel::log;
     use kernel::machine::{Entry, FRAME_SIZE, Frame, FrameReader, Machine, Next};
 
@@ -109,19 +114,19 @@ mod real {
         }
 
         #[inline(always)]
-        fn fast_call<const RICH: bool, M: Machine>(
+        fn fast_call<const PATH: u8, M: Machine>(
             &mut self,
             machine: &mut M,
         ) -> Result<NonNull<Context>, Rest> {
-            ActiveCore::fast_call::<RICH>(self, machine)
+            ActiveCore::fast_call::<PATH>(self, machine)
         }
 
         #[inline(always)]
-        fn fast_reply_recv<const RICH: bool, M: Machine>(
+        fn fast_reply_recv<const PATH: u8, M: Machine>(
             &mut self,
             machine: &mut M,
         ) -> Result<NonNull<Context>, Rest> {
-            ActiveCore::fast_reply_recv::<RICH>(self, machine)
+            ActiveCore::fast_reply_recv::<PATH>(self, machine)
         }
 
         #[inline(always)]
@@ -132,6 +137,16 @@ mod real {
         #[inline(always)]
         fn fast_operation<const OP: u32, M: Machine>(&mut self, machine: &mut M) -> Result<(), Rest> {
             ActiveCore::fast_operation::<OP>(self, machine)
+        }
+
+        #[inline(always)]
+        fn fast_fault(&mut self, fault: Entry) -> Option<NonNull<Context>> {
+            match fault {
+                Entry::Fault { vector, error, address } => {
+                    ActiveCore::fast_fault(self, Fault { vector, error, address })
+                }
+                _ => None,
+            }
         }
 
         fn general_syscall<M: Machine>(&mut self, machine: &mut M, rest: Rest) -> Next {

@@ -62,12 +62,34 @@ pub fn vector_address(vector: usize) -> u64 {
 
 /// Address of the trampoline that SYSCALL takes.
 pub fn syscall_address(fpu: &Fpu, features: Features, mitigations: Mitigations) -> u64 {
-    let odd = mitigations.ibpb_on_switch || !fpu.extends() || !features.contains(Features::FSGSBASE);
-    let entry = match (mitigations.kpti, odd, fpu.leaks_pointers()) {
-        (true, ..) => syscall_entry_kpti,
-        (false, true, _) => syscall_entry_odd,
-        (false, false, true) => syscall_entry_hiding,
-        (false, false, false) => syscall_entry_plain,
+    let entry = match way(fpu, features, mitigations) {
+        _ if mitigations.kpti => syscall_entry_kpti,
+        PLAIN => syscall_entry_plain,
+        HIDING => syscall_entry_hiding,
+        _ => syscall_entry_odd,
+    };
+    entry as *const () as u64
+}
+
+/// How this processor switches between threads.
+fn way(fpu: &Fpu, features: Features, mitigations: Mitigations) -> u8 {
+    let simple = fpu.extends() && features.contains(Features::FSGSBASE);
+    if mitigations.kpti || mitigations.ibpb_on_switch || !simple {
+        ODD
+    } else if fpu.leaks_pointers() {
+        HIDING
+    } else {
+        PLAIN
+    }
+}
+
+/// Address of what handles an exception of ring 3.
+pub fn fault_address(fpu: &Fpu, features: Features, mitigations: Mitigations) -> u64 {
+    use super::trap::on_fault;
+    let entry = match way(fpu, features, mitigations) {
+        PLAIN => on_fault::<PLAIN>,
+        HIDING => on_fault::<HIDING>,
+        _ => on_fault::<ODD>,
     };
     entry as *const () as u64
 }
@@ -327,8 +349,10 @@ interrupt_common:
     pop qword ptr [rax + {RSP}]
     pop qword ptr [rax + {SS}]
     mov rsp, gs:[{KERNEL_STACK}]
-    xor ebp, ebp
-    call {interrupt}
+    cmp edi, 32
+    jae 5f
+    call qword ptr gs:[{FAULT}]
+5:  call {interrupt}
     mov rdi, rax
     jmp qword ptr gs:[{EXIT}]
 3:  lfence
@@ -463,6 +487,7 @@ vector_stubs:
     CURRENT = const percpu::CURRENT,
     KERNEL_STACK = const percpu::KERNEL_STACK,
     EXIT = const percpu::EXIT,
+    FAULT = const percpu::FAULT,
     SELECTOR = const percpu::SELECTOR,
     ENTRY_STACK = const percpu::ENTRY_STACK,
     USER_FLAGS = const USER_FLAGS,

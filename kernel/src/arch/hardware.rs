@@ -241,12 +241,13 @@ impl Machine for Hardware {
     }
 
     #[inline(always)]
-    fn copy_words(&mut self, from: Frame, to: Frame, first: usize, end: usize) {
-        let (first, end) = (first.min(FRAME_WORDS), end.min(FRAME_WORDS));
+    fn copy_words(&mut self, from: Frame, to: Frame, first: usize, count: usize) {
+        let first = first.min(FRAME_WORDS);
+        let count = count.min(FRAME_WORDS - first);
         let (from, to) = (self.pointer(from).cast::<u64>(), self.pointer(to).cast::<u64>());
         // SAFETY: as for `frame`; both ends lie in the frames, and one frame copied onto itself stays as it is.
         unsafe {
-            core::arch::asm!("rep movsq", inout("rcx") end.saturating_sub(first) => _, inout("rsi") from.add(first) => _,
+            core::arch::asm!("rep movsq", inout("rcx") count => _, inout("rsi") from.add(first) => _,
                 inout("rdi") to.add(first) => _, options(nostack, preserves_flags));
         }
     }

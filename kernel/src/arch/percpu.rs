@@ -33,9 +33,11 @@ pub struct EntryPage {
     pub this: *mut PerCpu,
     /// The trampoline that leads to ring 3.
     pub exit: u64,
+    /// What handles an exception of ring 3.
+    pub fault: u64,
     /// A selector for VERW.
     pub selector: u64,
-    stack: [u64; 503],
+    stack: [u64; 502],
 }
 
 /// Everything of one CPU.
@@ -70,6 +72,7 @@ pub const CURRENT: usize = offset_of!(EntryPage, current);
 pub const KERNEL_STACK: usize = offset_of!(EntryPage, kernel_stack);
 pub const ENTRY_STACK: usize = offset_of!(EntryPage, entry_stack);
 pub const SELECTOR: usize = offset_of!(EntryPage, selector);
+pub const FAULT: usize = offset_of!(EntryPage, fault);
 pub const EXIT: usize = offset_of!(EntryPage, exit);
 pub const THIS: usize = offset_of!(EntryPage, this);
 

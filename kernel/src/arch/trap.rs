@@ -11,7 +11,7 @@ use core::ptr::{NonNull, addr_of_mut, null_mut};
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use alloc::boxed::Box;
-use kernel::fast::Rest;
+use kernel::fast::{LONG, RICH, Rest, SHORT};
 use kernel::log;
 use kernel::machine::{Context, Entry, Frame, FrameReader, Next, Registers};
 
@@ -99,9 +99,10 @@ pub const ODD: u8 = 2;
 pub extern "C" fn on_call<const WAY: u8>() -> ! {
     // SAFETY: this is an entry of ring 3, which first runs when the core has booted.
     let (hardware, core) = unsafe { syscall_parts() };
-    match Core::fast_call::<false, _>(core, hardware) {
+    match Core::fast_call::<SHORT, _>(core, hardware) {
         Ok(context) => go_on_with::<WAY>(hardware, context),
-        Err(Rest::Rich) => rich_call::<WAY>(),
+        Err(Rest::Long) => more_call::<WAY, LONG>(),
+        Err(Rest::Rich) => more_call::<WAY, RICH>(),
         Err(rest) => general_syscall(rest),
     }
 }
@@ -110,30 +111,31 @@ pub extern "C" fn on_call<const WAY: u8>() -> ! {
 pub extern "C" fn on_reply_recv<const WAY: u8>() -> ! {
     // SAFETY: as for `on_call`.
     let (hardware, core) = unsafe { syscall_parts() };
-    match Core::fast_reply_recv::<false, _>(core, hardware) {
+    match Core::fast_reply_recv::<SHORT, _>(core, hardware) {
         Ok(context) => go_on_with::<WAY>(hardware, context),
-        Err(Rest::Rich) => rich_reply_recv::<WAY>(),
+        Err(Rest::Long) => more_reply_recv::<WAY, LONG>(),
+        Err(Rest::Rich) => more_reply_recv::<WAY, RICH>(),
         Err(rest) => general_syscall(rest),
     }
 }
 
-/// A `call` whose message is long or has capabilities.
+/// A `call` that is not for the shortest path.
 #[inline(never)]
-fn rich_call<const WAY: u8>() -> ! {
+fn more_call<const WAY: u8, const PATH: u8>() -> ! {
     // SAFETY: as for `on_call`, whose references are not used any more.
     let (hardware, core) = unsafe { syscall_parts() };
-    match Core::fast_call::<true, _>(core, hardware) {
+    match Core::fast_call::<PATH, _>(core, hardware) {
         Ok(context) => go_on_with::<WAY>(hardware, context),
         Err(rest) => general_syscall(rest),
     }
 }
 
-/// A `reply_recv` whose message is long, or that answers a fault.
+/// A `reply_recv` that is not for the shortest path.
 #[inline(never)]
-fn rich_reply_recv<const WAY: u8>() -> ! {
-    // SAFETY: as for `rich_call`.
+fn more_reply_recv<const WAY: u8, const PATH: u8>() -> ! {
+    // SAFETY: as for `more_call`.
     let (hardware, core) = unsafe { syscall_parts() };
-    match Core::fast_reply_recv::<true, _>(core, hardware) {
+    match Core::fast_reply_recv::<PATH, _>(core, hardware) {
         Ok(context) => go_on_with::<WAY>(hardware, context),
         Err(rest) => general_syscall(rest),
     }
@@ -225,18 +227,47 @@ fn general_syscall(rest: Rest) -> ! {
     exit(leave(unsafe { cpu() }, hardware, next))
 }
 
+/// The exceptions of ring 3 whose handler may be waiting, for a way to switch.
+pub extern "C" fn on_fault<const WAY: u8>(vector: u64, error: u64) -> ! {
+    // SAFETY: as for `on_call`.
+    let (hardware, core) = unsafe { syscall_parts() };
+    if hardware.smap {
+        // SAFETY: CLAC exists where SMAP does.
+        unsafe { clear_ac() };
+    }
+    let fault = fault(vector as u8, error);
+    match Core::fast_fault(core, fault) {
+        Some(context) => go_on_with::<WAY>(hardware, context),
+        None => exit(run(fault)),
+    }
+}
+
+/// An exception, with the address that a page fault was about.
+#[inline(always)]
+fn fault(vector: u8, error: u64) -> Entry {
+    Entry::Fault { vector, error, address: if vector == 14 { regs::cr2() } else { 0 } }
+}
+
+/// Ring 3 may have set AC, which lifts SMAP; SYSCALL clears it by itself, and an interrupt does not.
+///
+/// # Safety
+/// The processor must have SMAP.
+#[inline(always)]
+unsafe fn clear_ac() {
+    // SAFETY: the caller's promise.
+    unsafe { asm!("clac", options(nomem, nostack)) };
+}
+
 /// Every other entry. Returns the save area of the thread to resume.
 pub extern "C" fn on_interrupt(vector: u64, error: u64) -> *mut Registers {
     let vector = vector as u8;
     // SAFETY: this is an entry.
     if unsafe { glue().hardware.smap } {
-        // Ring 3 may have set AC, which lifts SMAP; SYSCALL clears it by itself.
         // SAFETY: CLAC exists where SMAP does.
-        unsafe { asm!("clac", options(nomem, nostack)) };
+        unsafe { clear_ac() };
     }
     if vector < 32 {
-        let address = if vector == 14 { regs::cr2() } else { 0 };
-        return run(Entry::Fault { vector, error, address });
+        return run(fault(vector, error));
     }
     if vector == VERIFICATION_DONE {
         WORK_DONE.store(WORK.swap(null_mut(), Ordering::Relaxed), Ordering::Relaxed);

@@ -9,7 +9,7 @@ use sila_abi::syscall::{
 };
 use sila_abi::{ObjectType, Rights};
 
-use super::{Context, MORE, MORE_OR_LONG, Rest, Threads, allows, length, place_of};
+use super::{Context, LONG, MORE, MORE_OR_LONG, RICH, Rest, SHORT, Threads, allows, length, place_of};
 use crate::cap::{CSPACE, Cap, CapId};
 use crate::ipc::put_words;
 use crate::kernel::{Kernel, id_of};
@@ -17,16 +17,20 @@ use crate::machine::{Machine, Registers};
 use crate::objects::*;
 use crate::paging::USER_END;
 
-/// True if the shortest path, or the `RICH` one, takes a message with this tag.
+/// True if a path takes a message with this tag; else which path may.
 #[inline(always)]
-fn suits<const RICH: bool>(tag: u64) -> Result<(), Rest> {
-    // One word is added, so that seven are as many as eight.
+fn suits<const PATH: u8>(tag: u64) -> Result<(), Rest> {
     let low = tag as u32;
-    if RICH {
-        let well_formed = low & 0xfff8_0000 == 0 && caps(tag) <= MAX_CAPS && length(tag) <= MAX_WORDS;
-        return if well_formed { Ok(()) } else { Err(Rest::All) };
+    match PATH {
+        // One word is added, so that seven are as many as eight.
+        SHORT if low.wrapping_add(0x100) & MORE_OR_LONG == 0 => Ok(()),
+        SHORT if low & MORE == 0 => Err(Rest::Long),
+        SHORT => Err(Rest::Rich),
+        // With the call's number below it, the length is as good as alone.
+        LONG if low < ((MAX_WORDS as u32 + 1) << 8) => Ok(()),
+        RICH if low & 0xfff8_0000 == 0 && caps(tag) <= MAX_CAPS && length(tag) <= MAX_WORDS => Ok(()),
+        _ => Err(Rest::All),
     }
-    if low.wrapping_add(0x100) & MORE_OR_LONG == 0 { Ok(()) } else { Err(Rest::Rich) }
 }
 
 /// How many capabilities go along.
@@ -35,22 +39,12 @@ const fn caps(tag: u64) -> usize {
     (tag >> 16 & 7) as usize
 }
 
-/// True if both sides have room for a message of this length.
+/// Copies what of a message does not fit the registers, if both sides have a page.
 #[inline(always)]
-fn fits(tag: u64, from: &Thread, to: &Thread) -> Result<(), Rest> {
-    let short = length(tag) <= REGISTER_WORDS;
-    if short || (from.message.is_some() && to.message.is_some()) { Ok(()) } else { Err(Rest::All) }
-}
-
-/// Copies what of a message does not fit the registers.
-#[inline(always)]
-fn copy_page(m: &mut impl Machine, tag: u64, from: &Thread, to: &Thread) {
-    let count = length(tag);
-    if count > REGISTER_WORDS
-        && let (Some((source, _)), Some((target, _))) = (from.message, to.message)
-    {
-        m.copy_words(source, target, REGISTER_WORDS, count);
-    }
+fn copy_page(m: &mut impl Machine, tag: u64, from: &Thread, to: &Thread) -> Result<(), Rest> {
+    let (Some((source, _)), Some((target, _))) = (from.message, to.message) else { return Err(Rest::All) };
+    m.copy_words(source, target, REGISTER_WORDS, length(tag).wrapping_sub(REGISTER_WORDS));
+    Ok(())
 }
 
 /// Copies the words of a message that the registers hold.
@@ -79,6 +73,7 @@ struct Resumption {
 
 impl Resumption {
     /// The answer in a handler's registers, if it is one that resumes, and permitted.
+    #[inline(always)]
     fn of(r: &Registers) -> Option<Self> {
         let edits = r.rdx;
         if r.rsi != FAULT_RESUME || edits & !(FAULT_SET_INSTRUCTION | FAULT_SET_STACK) != 0 {
@@ -90,6 +85,7 @@ impl Resumption {
         (inside(instruction) && inside(stack)).then_some(Resumption { instruction, stack })
     }
 
+    #[inline(always)]
     fn apply(self, c: &mut Thread) {
         c.fault = None;
         c.quirks -= Quirks::FAULTED;
@@ -100,15 +96,14 @@ impl Resumption {
 
 impl Kernel {
     /// A call to a server that waits: a direct switch. The server runs at no less than the caller's priority,
-    /// so that nobody else has a better claim; it goes on with the caller's slice. The tag must be a call's. The `RICH`
-    /// path takes long messages and capabilities, too.
+    /// so that nobody else has a better claim; it goes on with the caller's slice. The tag must be a call's.
     #[inline(always)]
-    pub fn fast_call<const RICH: bool>(&mut self, m: &mut impl Machine) -> Result<Context, Rest> {
+    pub fn fast_call<const PATH: u8>(&mut self, m: &mut impl Machine) -> Result<Context, Rest> {
         let me = self.fast_caller()?;
         let t = self.threads.known(me);
         let r = &t.context.registers;
         let tag = r.rax;
-        suits::<RICH>(tag)?;
+        suits::<PATH>(tag)?;
         if r.r14 != FOREVER {
             return Err(Rest::All);
         }
@@ -118,11 +113,13 @@ impl Kernel {
             return Err(Rest::All);
         }
         let (badge, endpoint) = (cap.badge, id_of(cap));
-        if RICH {
-            let grants = cap.rights.contains(Rights::GRANT);
+        if PATH == RICH {
+            if !cap.rights.contains(Rights::GRANT) {
+                return Err(Rest::All);
+            }
             let e = self.endpoints.get(endpoint).ok_or(Rest::All)?;
             let server = Threads::within(e.receivers.only_slot().ok_or(Rest::All)?);
-            self.send_riches(m, me, server, grants)?;
+            self.send_caps(m, me, server)?;
         }
         let e = self.endpoints.get_mut(endpoint).ok_or(Rest::All)?;
         let server = Threads::within(e.receivers.only_slot().ok_or(Rest::All)?);
@@ -130,6 +127,9 @@ impl Kernel {
         let at = s.reply_at;
         if !s.quirks.is_empty() || !self.caps.is_empty(at) {
             return Err(Rest::All);
+        }
+        if PATH == LONG {
+            copy_page(m, tag, t, s)?;
         }
         // From here on nothing fails.
         let number = self.calls.wrapping_add(1);
@@ -147,64 +147,54 @@ impl Kernel {
         Ok(NonNull::from(&mut s.context))
     }
 
-    /// Checks everything that a rich call needs, and then copies the words of its page and its capabilities.
-    fn send_riches(
-        &mut self,
-        m: &mut impl Machine,
-        me: u32,
-        server: u32,
-        grants: bool,
-    ) -> Result<(), Rest> {
+    /// Checks everything that a call with capabilities needs, and then copies the words of its page and makes the
+    /// receiver's capabilities.
+    #[inline(always)]
+    fn send_caps(&mut self, m: &mut impl Machine, me: u32, server: u32) -> Result<(), Rest> {
         let (t, s) = (self.threads.known(me), self.threads.known(server));
         let tag = t.context.registers.rax;
-        if me == server || !s.quirks.is_empty() || !self.caps.is_empty(s.reply_at) {
-            return Err(Rest::All);
-        }
-        fits(tag, t, s)?;
-        let count = caps(tag);
-        if count == 0 {
-            copy_page(m, tag, t, s);
-            return Ok(());
-        }
+        let (count, slots) = (caps(tag), t.context.registers.r15);
         let want = Receive::from_word(s.context.registers.r13);
         let base = want.base.0 as usize;
-        let end = base + count;
-        if !grants || count > want.count as usize || base == 0 || end > CSPACE {
+        if count > want.count as usize || base == 0 || base + count > CSPACE || me == server {
             return Err(Rest::All);
         }
-        let (from, to) = (t.process.index(), s.process.index());
-        let slots = t.context.registers.r15;
-        let (reply_at, source) = (s.reply_at, |i: usize| {
-            let slot = (slots >> (16 * i)) as u16 as usize;
-            (slot < CSPACE).then(|| CapId::in_cspace(from, slot))
-        });
+        if !s.quirks.is_empty() || !self.caps.is_empty(s.reply_at) {
+            return Err(Rest::All);
+        }
+        let (from, to) = (t.process.index(), CapId::in_cspace(s.process.index(), base));
         for i in 0..count {
-            let at = CapId::in_cspace(to, base + i);
-            let cap = source(i).and_then(|s| self.caps.peek(s)).ok_or(Rest::All)?;
+            let slot = (slots >> (16 * i)) as u16 as usize;
+            let cap = self.caps.peek(CapId::in_cspace(from, slot)).filter(|_| slot < CSPACE).ok_or(Rest::All)?;
             let travels = cap.rights.contains(Rights::COPY) && cap.object.kind != ObjectType::Reply;
-            if !travels || !self.is_alive(cap.object) || !self.caps.is_free(at) || at == reply_at {
+            let at = to.after(i);
+            if !travels || !self.is_alive(cap.object) || !self.caps.is_free(at) || at == s.reply_at {
                 return Err(Rest::All);
             }
         }
-        copy_page(m, tag, t, s);
+        if length(tag) > REGISTER_WORDS {
+            copy_page(m, tag, t, s)?;
+        }
         for i in 0..count {
-            if let Some((source, cap)) = source(i).and_then(|s| Some((s, self.caps.get(s)?))) {
-                self.derive(source, CapId::in_cspace(to, base + i), cap);
+            let source = CapId::in_cspace(from, (slots >> (16 * i)) as u16 as usize);
+            if let Some(cap) = self.caps.get(source) {
+                self.count_cap(cap.object, 1);
+                self.caps.put_child(source, to.after(i), cap);
             }
         }
         Ok(())
     }
 
     /// The answer to a caller that waits, and the wait for the next call: a direct switch back. The tag must be a
-    /// reply_recv's. The `RICH` path takes long messages and the answers to faults, too.
+    /// reply_recv's. Of what only the rich path takes, it takes the answers to faults, and no capabilities.
     #[inline(always)]
-    pub fn fast_reply_recv<const RICH: bool>(&mut self, m: &mut impl Machine) -> Result<Context, Rest> {
+    pub fn fast_reply_recv<const PATH: u8>(&mut self, m: &mut impl Machine) -> Result<Context, Rest> {
         let me = self.fast_caller()?;
         let t = self.threads.known(me);
         let r = &t.context.registers;
         let tag = r.rax;
-        suits::<RICH>(tag)?;
-        if r.r14 != FOREVER || (RICH && tag as u32 & MORE != 0) {
+        suits::<PATH>(tag)?;
+        if r.r14 != FOREVER || (PATH == RICH && tag as u32 & MORE != 0) {
             return Err(Rest::All);
         }
         if Receive::from_word(r.r13).reply.0 != t.reply_slot {
@@ -230,19 +220,21 @@ impl Kernel {
         if c.state != ThreadState::AwaitingReply || c.call != reply.badge {
             return Err(Rest::All);
         }
-        if !c.quirks.is_empty() && (!RICH || c.quirks != Quirks::FAULTED) {
-            return Err(if RICH { Rest::All } else { Rest::Rich });
+        match PATH {
+            RICH if c.quirks != Quirks::FAULTED => return Err(Rest::All),
+            SHORT | LONG if !c.quirks.is_empty() => return Err(Rest::Rich),
+            _ => {}
         }
         if self.ready.rival() >= c.effective.into() {
             return Err(Rest::All);
         }
         let (t, c) = self.threads.known_pair_mut(me, caller).ok_or(Rest::All)?;
         let mut resumption = None;
-        if RICH && c.quirks == Quirks::FAULTED {
+        if PATH == RICH {
             resumption = Some(Resumption::of(&t.context.registers).ok_or(Rest::All)?);
-        } else if RICH {
-            fits(tag, t, c)?;
-            copy_page(m, tag, t, c);
+        }
+        if PATH == LONG {
+            copy_page(m, tag, t, c)?;
         }
         // From here on nothing fails.
         let own = t.priority;
@@ -253,7 +245,7 @@ impl Kernel {
         e.receivers.put_only(me, &mut t.link, own);
         self.current = caller;
         match resumption {
-            Some(resumption) if RICH => resumption.apply(c),
+            Some(resumption) => resumption.apply(c),
             _ => {
                 c.context.registers.rax = Outcome::of_plain_reply_recv(tag).0;
                 copy_registers(tag, t, c);

@@ -34,11 +34,20 @@ type Context = NonNull<crate::machine::Context>;
 pub enum Rest {
     /// Nothing was done: the general path is to carry the system call out.
     All,
-    /// Nothing was done: there is more to the message than the shortest path takes, which the rich one may.
+    /// Nothing was done: the path for [`LONG`] messages may take it.
+    Long,
+    /// Nothing was done: the path for [`RICH`] messages may take it.
     Rich,
     /// The system call is done, and there is something to attend to.
     Settle,
 }
+
+/// The path of messages whose words fit the registers.
+pub const SHORT: u8 = 0;
+/// The path of messages whose words go on in the message page.
+pub const LONG: u8 = 1;
+/// The path of messages with capabilities, and of answers to faults.
+pub const RICH: u8 = 2;
 
 /// The part of a tag that is zero if no capability goes along.
 const MORE: u32 = 0xffff_0000;

@@ -23,6 +23,8 @@ pub fn serve() -> u64 {
         ..Registers::default()
     };
     let plain = Outcome::message(0, 0, 0).with_reply().0;
+    let with_cap = Outcome::message(0, 1, 0).with_reply().0;
+    let fault = Outcome::message(6, 0, 0).with_reply().with_fault().0;
     loop {
         syscall(&mut registers);
         // The words are the answer: they stay where they are.
@@ -31,22 +33,41 @@ pub fn serve() -> u64 {
             registers.rdi = ECHO.0.into();
             syscall(&mut registers);
         }
+        while registers.rax == with_cap {
+            delete_received();
+            registers.rax = Call::ReplyRecv as u64;
+            registers.rdi = ECHO.0.into();
+            syscall(&mut registers);
+        }
+        while registers.rax == fault {
+            let next = registers.words[3].wrapping_add(UNDEFINED_LEN);
+            registers.rax = Tag::new(Call::ReplyRecv, 3, 0, 0).0;
+            registers.rdi = ECHO.0.into();
+            (registers.words[0], registers.words[1], registers.words[2]) =
+                (FAULT_RESUME, FAULT_SET_INSTRUCTION, next);
+            syscall(&mut registers);
+        }
         if let Err(end) = serve_oddly(&mut registers) {
             return end;
         }
     }
 }
 
-/// Prepares the answer to a call that is not plain.
+#[inline(always)]
+fn delete_received() {
+    let mut delete = invocation(RECEIVED, Op::CapDelete, &[]);
+    syscall(&mut delete);
+}
+
+/// Prepares the answer to a call that is none of the measured ones.
 #[inline(never)]
 fn serve_oddly(registers: &mut Registers) -> Result<(), u64> {
     let outcome = Outcome(registers.rax);
     if outcome.status().is_err() {
-        return Err(registers.rax & 0xff);
+        return Err(outcome.number().into());
     }
     if outcome.caps() != 0 {
-        let mut delete = invocation(RECEIVED, Op::CapDelete, &[]);
-        syscall(&mut delete);
+        delete_received();
     }
     registers.rax = Tag::new(Call::ReplyRecv, outcome.words() as u8, 0, 0).0;
     registers.rdi = ECHO.0.into();
