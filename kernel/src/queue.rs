@@ -192,8 +192,6 @@ impl<const N: usize> Arena<Thread, N> {
 pub struct ReadyQueues {
     queues: Box<[Queue; 256]>,
     bitmap: [u64; 4],
-    /// Which words of the bitmap are not zero.
-    words: u32,
     /// The highest non-empty priority, or −1.
     top: i32,
     /// As `top`, or the priority of what else wants to run, if that is higher.
@@ -207,7 +205,6 @@ impl Default for ReadyQueues {
         ReadyQueues {
             queues: Box::new([Queue::default(); 256]),
             bitmap: [0; 4],
-            words: 0,
             top: -1,
             rival: -1,
             other: -1,
@@ -232,7 +229,6 @@ impl ReadyQueues {
             threads.push_back(q, thread, priority);
         }
         self.bitmap[(priority >> 6) as usize] |= 1 << (priority & 63);
-        self.words |= 1 << (priority >> 6);
         self.top = self.top.max(priority.into());
         self.rival = self.rival.max(priority.into());
     }
@@ -243,22 +239,24 @@ impl ReadyQueues {
         let q = &mut self.queues[priority as usize];
         threads.dequeue(q, thread);
         if q.is_empty() {
-            let word = &mut self.bitmap[(priority >> 6) as usize];
-            *word &= !(1 << (priority & 63));
-            if *word == 0 {
-                self.words &= !(1 << (priority >> 6));
-            }
-            if self.top == priority.into() {
-                self.top = self.scan();
-                self.rival = self.top.max(self.other);
-            }
+            self.emptied(priority);
         }
     }
 
     fn scan(&self) -> i32 {
-        let Some(word) = self.words.checked_ilog2() else { return -1 };
-        let bit = self.bitmap[word as usize % 4].checked_ilog2().unwrap_or(0);
-        (word << 6 | bit) as i32
+        let [w0, w1, w2, w3] = self.bitmap;
+        let top = |word: u64, base: i32| base | word.checked_ilog2().unwrap_or(0) as i32;
+        if w3 != 0 {
+            top(w3, 192)
+        } else if w2 != 0 {
+            top(w2, 128)
+        } else if w1 != 0 {
+            top(w1, 64)
+        } else if w0 != 0 {
+            top(w0, 0)
+        } else {
+            -1
+        }
     }
 
     /// The highest priority at which a thread is runnable.
@@ -282,15 +280,37 @@ impl ReadyQueues {
     /// Takes the first thread of the highest priority, if nothing else has to be thought of: nobody but threads wants
     /// to run, none of them goes on with a slice of its own, and, unless the timer is `ticking`, no equal waits.
     #[inline(always)]
-    pub fn take_simply<const N: usize>(&mut self, threads: &mut Arena<Thread, N>, ticking: bool) -> Option<u32> {
-        let top = self.highest().filter(|_| self.other < 0)?;
-        let q = &mut self.queues[top as usize];
-        let first = q.head;
-        if threads.known(first).slice_left != 0 || (q.head != q.tail && !ticking) {
+    pub fn take_simply<const N: usize>(
+        &mut self,
+        threads: &mut Arena<Thread, N>,
+        ticking: bool,
+    ) -> Option<u32> {
+        let top = usize::try_from(self.top).ok().filter(|_| self.other < 0)?;
+        let q = &mut self.queues[top % 256];
+        let first = Arena::<Thread, N>::within(q.head);
+        let t = threads.known_mut(first);
+        if t.slice_left != 0 {
             return None;
         }
-        self.remove(threads, first, top);
+        if q.head == q.tail {
+            q.take_only(&mut t.link);
+            self.emptied(top as u8);
+        } else if ticking {
+            self.remove(threads, first, top as u8);
+        } else {
+            return None;
+        }
         Some(first)
+    }
+
+    /// A queue has become empty.
+    #[inline(always)]
+    fn emptied(&mut self, priority: u8) {
+        self.bitmap[(priority >> 6) as usize] &= !(1 << (priority & 63));
+        if self.top == priority.into() {
+            self.top = self.scan();
+            self.rival = self.top.max(self.other);
+        }
     }
 
     /// Takes the first thread of the highest priority.

@@ -40,7 +40,8 @@ impl Kernel {
         match self.running() {
             Running::Thread(now) if self.threads.known(now.index()).effective > priority => {}
             // The tick lets equals take turns.
-            Running::Thread(now) if self.ticking && self.threads.known(now.index()).effective == priority => {}
+            Running::Thread(now) if self.ticking && self.threads.known(now.index()).effective == priority => {
+            }
             _ => self.attention |= Attention::SCHEDULE,
         }
     }

@@ -24,19 +24,76 @@ pub fn syscall(registers: &mut Registers) {
 }
 
 /// Makes system calls one after the other; returns how far the time-stamp counter went from the instruction before
-/// the first one's stub to the one after the last's.
+/// the first one's stub to the one after the last's. Of each call only the outcome is read.
+#[cfg(target_os = "none")]
 #[inline(always)]
 pub fn timed<const N: usize>(calls: &mut [Registers; N]) -> u64 {
     let start = crate::raw::time_stamp();
     for registers in calls {
-        // SAFETY: as for `invoke`.
-        unsafe { crate::raw::syscall(registers) }
+        registers.rax = lean(registers);
     }
     crate::raw::time_stamp().wrapping_sub(start)
 }
 
-/// As [`timed`], around a call whose words are in their registers already, whatever they hold, and are not read
-/// afterwards. Returns the outcome, too.
+/// Makes a system call as a stub made for it would: no register is loaded but those that the tag asks for, and none is
+/// read but the outcome. Where the tag is known to the compiler, so is what this comes to.
+#[cfg(target_os = "none")]
+#[inline(always)]
+fn lean(r: &Registers) -> u64 {
+    let mut outcome = r.rax;
+    let w = &r.words;
+    macro_rules! call {
+        ([$($register:tt = $value:expr),*] [$($lost:tt),*]) => {
+            // SAFETY: as for `invoke`.
+            unsafe {
+                core::arch::asm!(
+                    "syscall", inlateout("rax") outcome, inlateout("rdi") r.rdi => _,
+                    $(inlateout($register) $value => _,)* $(lateout($lost) _,)*
+                    lateout("rcx") _, lateout("r11") _, options(nostack),
+                );
+            }
+        };
+    }
+    // Invocations have neither deadline nor capabilities to send or receive.
+    match (r.rax as u8 == sila_abi::syscall::Call::Invoke as u8, r.rax >> 8 & 0xff) {
+        (true, 0) => call!([] ["rsi", "rdx", "r10", "r8", "r9", "r12"]),
+        (true, 1) => call!(["rsi" = w[0]] ["rdx", "r10", "r8", "r9", "r12"]),
+        (true, 2) => call!(["rsi" = w[0], "rdx" = w[1]] ["r10", "r8", "r9", "r12"]),
+        (true, 3) => call!(["rsi" = w[0], "rdx" = w[1], "r10" = w[2]] ["r8", "r9", "r12"]),
+        (true, 4) => call!(["rsi" = w[0], "rdx" = w[1], "r10" = w[2], "r8" = w[3]] ["r9", "r12"]),
+        (true, 5) => call!(["rsi" = w[0], "rdx" = w[1], "r10" = w[2], "r8" = w[3], "r9" = w[4]]["r12"]),
+        (true, _) => {
+            call!(["rsi" = w[0], "rdx" = w[1], "r10" = w[2], "r8" = w[3], "r9" = w[4], "r12" = w[5]] [])
+        }
+        (false, 0) => call!(["r13" = r.r13, "r14" = r.r14] ["rsi", "rdx", "r10", "r8", "r9", "r12"]),
+        (false, _) => call!(
+            ["rsi" = w[0], "rdx" = w[1], "r10" = w[2], "r8" = w[3], "r9" = w[4], "r12" = w[5],
+            "r13" = r.r13, "r14" = r.r14, "r15" = r.r15] []
+        ),
+    }
+    outcome
+}
+
+/// Waits for a Notification's flags: the outcome and the flags.
+#[cfg(target_os = "none")]
+#[inline(always)]
+pub fn wait(notification: Slot) -> (u64, u64) {
+    let mut outcome = sila_abi::syscall::Tag::new(sila_abi::syscall::Call::Recv, 0, 0, 0).0;
+    let flags: u64;
+    // SAFETY: as for `invoke`.
+    unsafe {
+        core::arch::asm!(
+            "syscall", inlateout("rax") outcome, inlateout("rdi") u64::from(notification.0) => _,
+            in("r13") 0, in("r14") sila_abi::syscall::FOREVER, lateout("rsi") flags,
+            lateout("rdx") _, lateout("r10") _, lateout("r8") _, lateout("r9") _, lateout("r12") _,
+            lateout("rcx") _, lateout("r11") _, options(nostack),
+        );
+    }
+    (outcome, flags)
+}
+
+/// Measures a call whose words are in their registers already, whatever they hold, and are not read afterwards: returns
+/// how far the time-stamp counter went from the instruction before its stub to the one after, and the outcome.
 #[cfg(target_os = "none")]
 #[inline(always)]
 pub fn timed_call(tag: u64, slot: Slot, receive: u64, caps: u64) -> (u64, u64) {
@@ -56,7 +113,7 @@ pub fn timed_call(tag: u64, slot: Slot, receive: u64, caps: u64) -> (u64, u64) {
     (crate::raw::time_stamp().wrapping_sub(start), outcome)
 }
 
-/// As [`timed`], around an undefined instruction: whoever handles the thread's faults lets it go on
+/// Measures an undefined instruction in the same way: whoever handles the thread's faults lets it go on
 /// [`UNDEFINED_LEN`] bytes later.
 #[cfg(target_os = "none")]
 #[inline(always)]

@@ -82,9 +82,9 @@ pub trait RunJob {
 mod real {
     use super::{ActiveCore, BootInfo, Context, Core, Job, NonNull, Refused, Rest, RunJob};
     use kernel::frames::FrameTable;
-    use kernel::objects::Fault;
     use kernel::log;
     use kernel::machine::{Entry, FRAME_SIZE, Frame, FrameReader, Machine, Next};
+    use kernel::objects::Fault;
 
     impl Core for ActiveCore {
         fn start_on<M: Machine>(machine: &mut M, info: &BootInfo<'_>) -> Result<Self, Refused> {

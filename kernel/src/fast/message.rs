@@ -165,7 +165,8 @@ impl Kernel {
         let (from, to) = (t.process.index(), CapId::in_cspace(s.process.index(), base));
         for i in 0..count {
             let slot = (slots >> (16 * i)) as u16 as usize;
-            let cap = self.caps.peek(CapId::in_cspace(from, slot)).filter(|_| slot < CSPACE).ok_or(Rest::All)?;
+            let cap =
+                self.caps.peek(CapId::in_cspace(from, slot)).filter(|_| slot < CSPACE).ok_or(Rest::All)?;
             let travels = cap.rights.contains(Rights::COPY) && cap.object.kind != ObjectType::Reply;
             let at = to.after(i);
             if !travels || !self.is_alive(cap.object) || !self.caps.is_free(at) || at == s.reply_at {

@@ -28,8 +28,8 @@ impl Kernel {
     pub fn fast_operation<const OP: u32>(&mut self, m: &mut impl Machine) -> Result<(), Rest> {
         let me = self.fast_caller()?;
         self.fast_perform::<OP>(m, me).ok_or(Rest::All)?;
-        // Only these can leave something to be done.
-        let quiet = !matches!(OP, SIGNAL | UNMAP) || self.attention.is_empty();
+        // Only this can leave something to be done.
+        let quiet = OP != UNMAP || self.attention.is_empty();
         if quiet { Ok(()) } else { Err(Rest::Settle) }
     }
 
@@ -78,17 +78,20 @@ impl Kernel {
             CAP_DELETE => {
                 let object = self.caps.peek(at)?.object;
                 // What happens when the last capability goes, the general path knows.
-                let count = self.cap_counter(object).filter(|c| **c > 1 && object.kind != ObjectType::Process)?;
+                let count =
+                    self.cap_counter(object).filter(|c| **c > 1 && object.kind != ObjectType::Process)?;
                 *count -= 1;
                 self.caps.remove_linked(at);
             }
             SIGNAL => {
-                let cap = self.caps.peek_typed(at, ObjectType::Notification).filter(|c| allows(c, Rights::SEND))?;
+                let cap =
+                    self.caps.peek_typed(at, ObjectType::Notification).filter(|c| allows(c, Rights::SEND))?;
                 let (n, flags) = (id_of(cap), permitted(cap, r.rsi));
                 self.fast_signal(me, n, flags)?;
             }
             UNMAP => {
-                let cap = self.caps.peek_typed(at, ObjectType::Mapping).filter(|c| allows(c, Rights::MANAGE))?;
+                let cap =
+                    self.caps.peek_typed(at, ObjectType::Mapping).filter(|c| allows(c, Rights::MANAGE))?;
                 let mapping = id_of(cap);
                 self.mappings.get(mapping)?;
                 self.unmap(m, mapping);

@@ -3,7 +3,7 @@
 use crate::bench::{ECHO, FLAG_PLAY, FLAG_STOP, LABEL_PLAY, PING, PONG, invocation};
 use sila_abi::syscall::{Call, FAULT_RESUME, FAULT_SET_INSTRUCTION, FOREVER, Outcome, Receive, Tag};
 use sila_abi::{Op, Slot};
-use sila_rt::hostile::{UNDEFINED_LEN, syscall};
+use sila_rt::hostile::{UNDEFINED_LEN, syscall, timed, wait};
 use sila_rt::raw::Registers;
 
 const REPLY: Slot = Slot(40);
@@ -90,17 +90,10 @@ fn serve_oddly(registers: &mut Registers) -> Result<(), u64> {
 /// Returns every ping until one says stop.
 fn play() {
     loop {
-        let mut wait = Registers {
-            rax: Tag::new(Call::Recv, 0, 0, 0).0,
-            rdi: PING.0.into(),
-            r14: FOREVER,
-            ..Registers::default()
-        };
-        syscall(&mut wait);
-        if wait.rax & 0xff != 0 || wait.words[0] & FLAG_STOP != 0 {
+        let (outcome, flags) = wait(PING);
+        if Outcome(outcome).status().is_err() || flags & FLAG_STOP != 0 {
             return;
         }
-        let mut back = invocation(PONG, Op::Signal, &[FLAG_PLAY]);
-        syscall(&mut back);
+        timed(&mut [invocation(PONG, Op::Signal, &[FLAG_PLAY])]);
     }
 }
