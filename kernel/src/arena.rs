@@ -135,7 +135,7 @@ impl<T: Vacant, const N: usize> Arena<T, N> {
     }
 
     /// Ends an object, whose value stays behind unread; false if it had ended before.
-    #[inline]
+    #[inline(always)]
     pub fn end(&mut self, id: Id<T>) -> bool {
         let vacant = self.vacant;
         let entry = self.entry_mut(id.index);

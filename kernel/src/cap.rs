@@ -272,6 +272,12 @@ impl CapTable {
         self.put_below(parent.0, at, cap);
     }
 
+    /// As [`CapTable::insert_root`], into a slot that is known to be free.
+    #[inline(always)]
+    pub fn put_root(&mut self, at: CapId, cap: Cap) {
+        self.put_below(ANCHOR, at, cap);
+    }
+
     fn link_below(&mut self, parent: u32, at: CapId, cap: Cap) -> bool {
         let free = self.is_free(at);
         if free {

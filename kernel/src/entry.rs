@@ -63,6 +63,10 @@ impl Kernel {
             },
             INVOKE => match self.fast_operation_by_number(m, (self.registers(id).rax >> 32) as u32) {
                 Ok(()) => return self.resume_thread(id),
+                Err(Rest::All) => match self.quick_invoke(m) {
+                    Ok(()) => return self.resume_thread(id),
+                    Err(rest) => Err(rest),
+                },
                 Err(rest) => Err(rest),
             },
             _ => Err(Rest::All),
@@ -122,6 +126,15 @@ impl Kernel {
         }
     }
 
+    /// Carries out an invocation that nothing but its own business comes with, unless it is an odd one.
+    #[inline(always)]
+    pub fn quick_invoke(&mut self, m: &mut impl Machine) -> Result<(), Rest> {
+        let id = self.plain_invoker()?;
+        let result = self.invoke(m, id);
+        self.conclude_call(m, id, result);
+        if self.attention.is_empty() { Ok(()) } else { Err(Rest::Settle) }
+    }
+
     fn carry_out(&mut self, m: &mut impl Machine, id: ThreadId) {
         let Some(t) = self.threads.get(id) else { return };
         let (tag, building) = (Tag(t.context.registers.rax), t.quirks.contains(Quirks::BUILDING));
@@ -130,12 +143,18 @@ impl Kernel {
             self.drop_building(id);
         }
         let result = self.dispatch(m, id, tag);
+        self.conclude_call(m, id, result);
+    }
+
+    #[inline(always)]
+    fn conclude_call(&mut self, m: &mut impl Machine, id: ThreadId, result: Result<Flow, Fail>) {
         if self.attention.contains(Attention::GROWN) {
             if result.is_err() { self.shrink_grown() } else { self.keep_grown() }
         }
         self.finish(m, id, result);
     }
 
+    #[inline(always)]
     fn dispatch(&mut self, m: &mut impl Machine, id: ThreadId, tag: Tag) -> Result<Flow, Fail> {
         if !tag.is_well_formed() {
             return Err(Error::InvalidArgument.into());
@@ -177,12 +196,14 @@ impl Kernel {
         }
     }
 
+    #[inline(always)]
     fn finish(&mut self, m: &mut impl Machine, id: ThreadId, result: Result<Flow, Fail>) {
         match result {
             Ok(Flow::Words(words, count)) => {
                 let given = words.get(..count.into()).unwrap_or(&words);
                 self.complete(id, Outcome::message(count, 0, 0), 0, given);
             }
+            Ok(Flow::Done) => self.complete(id, Outcome::message(0, 0, 0), 0, &[]),
             Ok(Flow::Completed | Flow::Blocked) => {}
             Ok(Flow::Restart) => self.restart(id),
             Err(f) if self.may_free_more(m, f.error) => self.restart(id),

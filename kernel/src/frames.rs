@@ -88,6 +88,7 @@ impl FrameTable {
     }
 
     /// Takes a free frame.
+    #[inline(always)]
     pub fn take(&mut self) -> Option<Frame> {
         let frame = self.free;
         let info = self.info.get_mut(frame as usize)?;
@@ -140,8 +141,16 @@ impl FrameTable {
     }
 
     /// Every CPU has flushed: all epochs so far are past, the quarantine is released.
+    #[inline(always)]
     pub fn flush_complete(&mut self) {
         self.flushed = self.current;
+        if self.quarantined > 0 {
+            self.release();
+        }
+    }
+
+    #[cold]
+    fn release(&mut self) {
         while let Some(info) = self.info.get(self.quarantine as usize) {
             let (frame, next) = (self.quarantine, info.next);
             self.push_free(Frame(frame));

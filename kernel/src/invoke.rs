@@ -4,7 +4,7 @@
 //! and rights of every capability argument, and that destination slots are free. Handlers only see
 //! checked arguments; an effect happens only after everything that can fail.
 
-use sila_abi::ops::{Arg, Op};
+use sila_abi::ops::{Arg, Op, TABLE};
 use sila_abi::syscall::{MAX_WORDS, REGISTER_WORDS, Slot, Tag};
 use sila_abi::{Error, ObjectType, Rights};
 
@@ -18,6 +18,8 @@ use crate::paging::UserRange;
 /// How a system call ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Flow {
+    /// Success without words.
+    Done,
     /// Success with these words.
     Words([u64; REGISTER_WORDS], u8),
     /// The registers hold the result already.
@@ -30,7 +32,11 @@ pub(crate) enum Flow {
 
 impl Flow {
     /// Success with up to six words.
+    #[inline(always)]
     pub(crate) fn words(words: &[u64]) -> Flow {
+        if words.is_empty() {
+            return Flow::Done;
+        }
         let mut all = [0; REGISTER_WORDS];
         for (to, from) in all.iter_mut().zip(words) {
             *to = *from;
@@ -86,58 +92,115 @@ impl Invocation {
     }
 }
 
+/// What one argument must be.
+#[derive(Clone, Copy)]
+enum Need {
+    Word,
+    Dst,
+    Cap(ObjectType, Rights),
+}
+
+/// A row of the ABI table, as dispatch reads it.
+#[derive(Clone, Copy)]
+struct Row {
+    op: Option<Op>,
+    /// The type's number; 0 for any.
+    object: u8,
+    rights: Rights,
+    endow_ok: bool,
+    count: u8,
+    args: [Need; REGISTER_WORDS],
+}
+
+/// The ABI table by operation number.
+static ROWS: [Row; 256] = {
+    let none = Row {
+        op: None,
+        object: 0,
+        rights: Rights::empty(),
+        endow_ok: false,
+        count: 0,
+        args: [Need::Word; REGISTER_WORDS],
+    };
+    let mut rows = [none; 256];
+    let mut i = 0;
+    while i < TABLE.len() {
+        let info = TABLE[i];
+        let row = &mut rows[info.op as usize];
+        row.op = Some(info.op);
+        row.object = match info.object {
+            Some(kind) => kind as u8,
+            None => 0,
+        };
+        row.rights = info.rights;
+        row.endow_ok = info.endow_ok;
+        row.count = info.args.len() as u8;
+        let mut at = 0;
+        while at < info.args.len() {
+            row.args[at] = match info.args[at].1 {
+                Arg::Word => Need::Word,
+                Arg::Dst => Need::Dst,
+                Arg::Cap(kind, rights) => Need::Cap(kind, rights),
+            };
+            at += 1;
+        }
+        i += 1;
+    }
+    rows
+};
+
 impl Kernel {
     /// The `invoke` system call.
-    pub(crate) fn invoke(&mut self, m: &mut impl Machine, thread: ThreadId) -> Result<Flow, Fail> {
-        let (op, call) = self.check_invocation(thread)?;
-        self.perform(m, op, &call)
-    }
-
-    /// Checks everything that the table says about an invocation.
     #[inline(always)]
-    fn check_invocation(&mut self, thread: ThreadId) -> Result<(Op, Invocation), Error> {
-        let t = self.threads.get(thread).ok_or(Error::ObjectGone)?;
+    pub(crate) fn invoke(&mut self, m: &mut impl Machine, thread: ThreadId) -> Result<Flow, Fail> {
+        let t = self.threads.known(thread.index());
         let (r, process) = (&t.context.registers, t.process);
         let tag = Tag(r.rax);
-        let op = Op::from_number(tag.label()).ok_or(Error::InvalidOperation)?;
-        let row = op.info();
+        let row = ROWS.get(tag.label() as usize).ok_or(Error::InvalidOperation)?;
+        let op = row.op.ok_or(Error::InvalidOperation)?;
         let slot = Slot::from_word(r.rdi).ok_or(Error::SlotOutOfRange)?;
         let args = [r.rsi, r.rdx, r.r10, r.r8, r.r9, r.r12];
         let found = self.find(process, slot)?;
-        if row.object.is_some_and(|o| o != found.cap.object.kind) {
-            return Err(Error::WrongType);
-        }
-        if !row.endow_ok {
-            if !found.cap.rights.usable() {
-                return Err(Error::EndowOnly);
-            }
-            let needs_copy = row.rights == Rights::COPY;
-            if !found.cap.rights.contains(row.rights) {
-                return Err(if needs_copy { Error::NotCopyable } else { Error::MissingRight });
-            }
-            if !self.is_alive(found.cap.object) {
-                return Err(Error::ObjectGone);
-            }
-        }
+        self.check_invoked(row, &found.cap)?;
         let mut call =
             Invocation { thread, process, found, slot, args, caps: [None; 6], dst: None, words: tag.words() };
-        for (i, (_, kind)) in row.args.iter().enumerate() {
+        for (i, need) in row.args.iter().enumerate().take(row.count.into()) {
             let word = args[i];
-            match kind {
-                Arg::Word => {}
-                Arg::Dst => {
+            match *need {
+                Need::Word => {}
+                Need::Dst => {
                     let slot = Slot::from_word(word).ok_or(Error::SlotOutOfRange)?;
                     call.dst = Some(self.free_slot(process, slot)?);
                 }
-                Arg::Cap(kind, rights) => {
+                Need::Cap(kind, rights) => {
                     let slot = Slot::from_word(word).ok_or(Error::SlotOutOfRange)?;
-                    call.caps[i] = Some(self.find_typed(process, slot, *kind, *rights)?);
+                    call.caps[i] = Some(self.find_typed(process, slot, kind, rights)?);
                 }
             }
         }
-        Ok((op, call))
+        self.perform(m, op, &call)
     }
 
+    /// Checks what the table says about the capability invoked.
+    #[inline(always)]
+    fn check_invoked(&self, row: &Row, cap: &Cap) -> Result<(), Error> {
+        if row.object != 0 && row.object != cap.object.kind as u8 {
+            return Err(Error::WrongType);
+        }
+        if row.endow_ok {
+            return Ok(());
+        }
+        if !cap.rights.usable() {
+            return Err(Error::EndowOnly);
+        }
+        if !cap.rights.contains(row.rights) {
+            let needs_copy = row.rights == Rights::COPY;
+            return Err(if needs_copy { Error::NotCopyable } else { Error::MissingRight });
+        }
+        if self.is_alive(cap.object) { Ok(()) } else { Err(Error::ObjectGone) }
+    }
+
+    #[inline(never)]
     fn perform(&mut self, m: &mut impl Machine, op: Op, c: &Invocation) -> Result<Flow, Fail> {
         match op {
             Op::CapCopy | Op::CapMint | Op::CapMove | Op::CapDelete | Op::CapRevoke | Op::CapStatus => {
@@ -332,7 +395,7 @@ impl Kernel {
         let range = UserRange::new(address, pages)?;
         let process: ProcessId = c.arg_id(0)?;
         let id = self.map_region(m, c.id(), process, range, offset, writable == 1)?;
-        self.install_new(at, ObjectType::Mapping, id, Rights::READ | Rights::MANAGE)
+        self.install_new(at, ObjectType::Mapping, id, MAPPING_RIGHTS)
     }
 
     fn ipc_operation(&mut self, m: &mut impl Machine, op: Op, c: &Invocation) -> Result<Flow, Fail> {
@@ -398,8 +461,11 @@ impl Kernel {
 
 const POOL_RIGHTS: Rights =
     Rights::READ.union(Rights::CREATE).union(Rights::COPY).union(Rights::GRANT).union(Rights::MANAGE);
-const REGION_RIGHTS: Rights =
+/// Rights of the first capability to a Region.
+pub(crate) const REGION_RIGHTS: Rights =
     Rights::READ.union(Rights::WRITE).union(Rights::SEAL).union(Rights::COPY).union(Rights::MANAGE);
+/// Rights of the first capability to a Mapping.
+pub(crate) const MAPPING_RIGHTS: Rights = Rights::READ.union(Rights::MANAGE);
 const ENDPOINT_RIGHTS: Rights =
     Rights::SEND.union(Rights::RECV).union(Rights::GRANT).union(Rights::MANAGE).union(Rights::COPY);
 const NOTIFICATION_RIGHTS: Rights =

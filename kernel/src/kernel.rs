@@ -252,23 +252,36 @@ impl Kernel {
     }
 
     /// Gives back what was charged. A dying Pool passes it on to its parent at once, and ends when nothing
-    /// is charged to it any more. The loop's length is the depth of the hierarchy, which byte quotas bound.
+    /// is charged to it any more.
+    #[inline(always)]
     pub(crate) fn refund(&mut self, pool: PoolId, frames: u64, bytes: u64) {
-        let mut at = Some((pool, frames, bytes));
-        while let Some((id, frames, bytes)) = at {
-            let Some(p) = self.pools.get_mut(id) else { return };
-            p.frames.used = p.frames.used.saturating_sub(frames);
-            p.bytes.used = p.bytes.used.saturating_sub(bytes);
-            if !p.dying {
-                return;
-            }
+        let Some(p) = self.pools.get_mut(pool) else { return };
+        p.frames.used = p.frames.used.saturating_sub(frames);
+        p.bytes.used = p.bytes.used.saturating_sub(bytes);
+        if p.dying {
+            self.pass_on(pool, frames, bytes);
+        }
+    }
+
+    /// Passes what was given back to a dying Pool on to its parent, and so on. The loop's length is the depth of the
+    /// hierarchy, which byte quotas bound.
+    #[cold]
+    fn pass_on(&mut self, pool: PoolId, frames: u64, bytes: u64) {
+        let mut at = (pool, frames, bytes);
+        loop {
+            let (id, frames, bytes) = at;
+            let Some(p) = self.pools.get_mut(id).filter(|p| p.dying) else { return };
             (p.frames.limit, p.bytes.limit) = (p.frames.used, p.bytes.used);
             let (parent, empty) = (p.parent, p.frames.used == 0 && p.bytes.used == 0);
             if empty {
-                self.pools.remove(id);
+                self.pools.end(id);
             }
-            let own = if empty { cost::<Pool>() } else { 0 };
-            at = parent.map(|up| (up, frames, bytes + own));
+            let bytes = bytes + if empty { cost::<Pool>() } else { 0 };
+            let Some(up) = parent else { return };
+            let Some(p) = self.pools.get_mut(up) else { return };
+            p.frames.used = p.frames.used.saturating_sub(frames);
+            p.bytes.used = p.bytes.used.saturating_sub(bytes);
+            at = (up, frames, bytes);
         }
     }
 

@@ -177,7 +177,9 @@ impl Kernel {
             self.refund(pool, 0, cost::<Mapping>());
             return Err(e);
         }
-        self.record_mapping(pool, region, process, range, writable)
+        let root = self.live_process(process)?.roots.map(|r| r.kernel);
+        let table = root.and_then(|root| paging::only_table(m, root, range));
+        self.record_mapping(pool, region, process, range, writable, table)
     }
 
     fn record_mapping(
@@ -187,10 +189,25 @@ impl Kernel {
         process: ProcessId,
         range: UserRange,
         writable: bool,
+        table: Option<Frame>,
     ) -> Result<MappingId, Error> {
         let next = self.processes.get(process).and_then(|p| p.mappings);
-        let mapping = Mapping { pool, caps: 0, region, process, range, writable, prev: None, next };
+        let mapping = Mapping { pool, caps: 0, region, process, range, writable, table, prev: None, next };
         let id = self.mappings.insert(mapping).map_err(|_| Error::ArenaFull)?;
+        self.link_mapping(id, process, next, region, writable);
+        Ok(id)
+    }
+
+    /// Makes a new mapping the first of its process's list, before `next`, and books it for its Region.
+    #[inline(always)]
+    pub(crate) fn link_mapping(
+        &mut self,
+        id: MappingId,
+        process: ProcessId,
+        next: Option<MappingId>,
+        region: RegionId,
+        writable: bool,
+    ) {
         if let Some(n) = next.and_then(|n| self.mappings.get_mut(n)) {
             n.prev = Some(id);
         }
@@ -198,10 +215,9 @@ impl Kernel {
             p.mappings = Some(id);
         }
         if let Some(r) = self.regions.get_mut(region) {
-            r.mappings += 1;
-            r.writable += u32::from(writable);
+            r.mappings = r.mappings.wrapping_add(1);
+            r.writable = r.writable.wrapping_add(writable.into());
         }
-        Ok(id)
     }
 
     /// Maps a range whose frames `source` yields; tables are charged beforehand. Whole or not at all.
@@ -257,12 +273,18 @@ impl Kernel {
     }
 
     /// Removes a mapping and its record. Ring 3 can no longer reach the pages when this returns.
+    #[inline(always)]
     pub(crate) fn unmap(&mut self, m: &mut impl Machine, id: MappingId) {
         let Some(map) = self.mappings.get(id) else { return };
-        let (process, range, region) = (map.process, map.range, map.region);
+        let (process, range, region, table) = (map.process, map.range, map.region, map.table);
         if let Some(root) = self.processes.get(process).and_then(|p| p.roots).map(|r| r.kernel) {
-            for address in range.addresses() {
-                paging::unmap(m, root, address);
+            match table {
+                Some(table) => paging::clear_table(m.frame(table), range),
+                None => {
+                    for address in range.addresses() {
+                        paging::unmap(m, root, address);
+                    }
+                }
             }
             let epoch = self.flush(m, root, range);
             self.quarantine_region(region, epoch);
@@ -272,6 +294,7 @@ impl Kernel {
 
     /// Makes the changes in a range visible on every CPU; what was quarantined becomes free.
     /// Returns the epoch after which no CPU holds a stale translation.
+    #[inline(always)]
     fn flush(&mut self, m: &mut impl Machine, root: Frame, range: UserRange) -> Epoch {
         let epoch = self.frames.open_epoch();
         if range.pages() <= 16 {
@@ -293,6 +316,7 @@ impl Kernel {
     }
 
     /// Until this epoch is past, a CPU may still reach the Region's frames through an old translation.
+    #[inline(always)]
     fn quarantine_region(&mut self, id: RegionId, epoch: Epoch) {
         if let Some(r) = self.regions.get_mut(id) {
             r.epoch = r.epoch.max(epoch);
@@ -300,28 +324,36 @@ impl Kernel {
     }
 
     /// Drops the record of a mapping whose pages are unreachable already.
+    #[inline(always)]
     pub(crate) fn forget_mapping(&mut self, id: MappingId) {
         let Some(map) = self.mappings.get(id) else { return };
         let (prev, next, process, pool) = (map.prev, map.next, map.process, map.pool);
         let (region, writable) = (map.region, map.writable);
         self.mappings.end(id);
-        match prev.and_then(|p| self.mappings.get_mut(p)) {
-            Some(prev) => prev.next = next,
-            None => {
-                if let Some(p) = self.processes.get_mut(process) {
-                    p.mappings = next;
-                }
-            }
+        if prev.is_none()
+            && let Some(p) = self.processes.get_mut(process)
+        {
+            p.mappings = next;
         }
-        if let Some(next) = next.and_then(|n| self.mappings.get_mut(n)) {
-            next.prev = prev;
-        }
+        self.join_mappings(prev, next);
         self.refund(pool, 0, cost::<Mapping>());
         if let Some(r) = self.regions.get_mut(region) {
             r.mappings = r.mappings.saturating_sub(1);
             r.writable = r.writable.saturating_sub(u32::from(writable));
+            if r.caps == 0 {
+                self.drop_region(region);
+            }
         }
-        self.drop_region(region);
+    }
+
+    /// Makes neighbours of two mappings of a process, whatever was between them.
+    pub(crate) fn join_mappings(&mut self, prev: Option<MappingId>, next: Option<MappingId>) {
+        if let Some(p) = prev.and_then(|p| self.mappings.get_mut(p)) {
+            p.next = next;
+        }
+        if let Some(n) = next.and_then(|n| self.mappings.get_mut(n)) {
+            n.prev = prev;
+        }
     }
 
     /// Makes a mapping read-only.

@@ -137,6 +137,8 @@ pub struct Mapping {
     pub range: UserRange,
     /// Whether the process may write.
     pub writable: bool,
+    /// The last-level page table that all its pages stand in, if it is one.
+    pub table: Option<Frame>,
     /// Neighbours in the process's list.
     pub prev: Option<MappingId>,
     /// Neighbours in the process's list.
@@ -453,6 +455,7 @@ impl Vacant for Mapping {
             process: NOBODY,
             range: UserRange::NONE,
             writable: false,
+            table: None,
             prev: None,
             next: None,
         }

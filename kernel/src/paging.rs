@@ -7,7 +7,7 @@
 
 use sila_abi::Error;
 
-use crate::machine::{FRAME_SIZE, Frame, Machine};
+use crate::machine::{FRAME_SIZE, FRAME_WORDS, Frame, Machine};
 
 /// Entry flag: present.
 pub const PRESENT: u64 = 1;
@@ -118,12 +118,52 @@ fn fill_root(m: &mut impl Machine, root: Frame, upper: &[u64; 256]) {
 }
 
 /// Walks to the last-level table that covers an address.
+#[inline]
 fn leaf_table(m: &mut impl Machine, root: Frame, address: u64) -> Option<Frame> {
     let mut table = root;
     for level in [3, 2, 1] {
         table = frame_of(m.frame(table)[index(address, level)])?;
     }
     Some(table)
+}
+
+/// The last-level table that a whole range stands in, if it exists and is one.
+#[inline]
+pub fn only_table(m: &mut impl Machine, root: Frame, range: UserRange) -> Option<Frame> {
+    let last = range.start + (range.pages.saturating_sub(1)) * FRAME_SIZE as u64;
+    if range.start >> 21 != last >> 21 {
+        return None;
+    }
+    leaf_table(m, root, range.start)
+}
+
+/// Shows frames in a range that stands in one last-level table; false (and no change) if a page of it is in use.
+#[inline]
+pub fn fill_table(
+    m: &mut impl Machine,
+    table: Frame,
+    range: UserRange,
+    access: Access,
+    frames: impl Iterator<Item = Frame>,
+) -> bool {
+    let first = index(range.start, 0);
+    let entries = m.frame(table).get_mut(first..).unwrap_or_default();
+    let entries = entries.get_mut(..range.pages as usize).unwrap_or_default();
+    if entries.iter().any(|e| *e != 0) {
+        return false;
+    }
+    for (entry, frame) in entries.iter_mut().zip(frames) {
+        *entry = frame.address() | access.bits();
+    }
+    true
+}
+
+/// Clears a range that stands in one last-level table. The caller flushes.
+#[inline(always)]
+pub fn clear_table(table: &mut [u64; FRAME_WORDS], range: UserRange) {
+    for address in range.addresses() {
+        table[index(address, 0)] = 0;
+    }
 }
 
 /// The leaf entry for an address; 0 if nothing is mapped there.

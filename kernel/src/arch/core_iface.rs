@@ -61,6 +61,11 @@ pub trait Core: Sized {
     fn fast_operation<const OP: u32, M: Machine>(&mut self, _: &mut M) -> Result<(), Rest> {
         Err(Rest::All)
     }
+    /// Carries out an invocation that nothing else comes with.
+    #[inline(always)]
+    fn quick_invoke<M: Machine>(&mut self, _: &mut M) -> Result<(), Rest> {
+        Err(Rest::All)
+    }
     /// Makes a fault a call to its handler at once and says what to switch to, or changes nothing.
     #[inline(always)]
     fn fast_fault(&mut self, _: Entry) -> Option<NonNull<Context>> {
@@ -137,6 +142,11 @@ mod real {
         #[inline(always)]
         fn fast_operation<const OP: u32, M: Machine>(&mut self, machine: &mut M) -> Result<(), Rest> {
             ActiveCore::fast_operation::<OP>(self, machine)
+        }
+
+        #[inline(always)]
+        fn quick_invoke<M: Machine>(&mut self, machine: &mut M) -> Result<(), Rest> {
+            ActiveCore::quick_invoke(self, machine)
         }
 
         #[inline(always)]

@@ -158,6 +158,17 @@ extern "C" fn on_operation<const OP: u32>() -> ! {
     let (hardware, core) = unsafe { syscall_parts() };
     match Core::fast_operation::<OP, _>(core, hardware) {
         Ok(()) => exit(percpu::current()),
+        Err(Rest::All) => on_invoke(),
+        Err(rest) => general_syscall(rest),
+    }
+}
+
+/// The SYSCALL entry of every other operation.
+extern "C" fn on_invoke() -> ! {
+    // SAFETY: as for `on_call`.
+    let (hardware, core) = unsafe { syscall_parts() };
+    match Core::quick_invoke(core, hardware) {
+        Ok(()) => exit(percpu::current()),
         Err(rest) => general_syscall(rest),
     }
 }
@@ -172,12 +183,14 @@ pub const OPERATIONS_LEN: usize = 128;
 
 /// The SYSCALL entry of each operation, by its number.
 pub static OPERATIONS: [extern "C" fn() -> !; OPERATIONS_LEN] = {
-    let mut entries: [extern "C" fn() -> !; OPERATIONS_LEN] = [on_syscall; OPERATIONS_LEN];
+    let mut entries: [extern "C" fn() -> !; OPERATIONS_LEN] = [on_invoke; OPERATIONS_LEN];
     entries[Op::CapStatus as usize] = on_operation::<{ Op::CapStatus as u32 }>;
     entries[Op::CapCopy as usize] = on_operation::<{ Op::CapCopy as u32 }>;
     entries[Op::CapMint as usize] = on_operation::<{ Op::CapMint as u32 }>;
     entries[Op::CapDelete as usize] = on_operation::<{ Op::CapDelete as u32 }>;
     entries[Op::Signal as usize] = on_operation::<{ Op::Signal as u32 }>;
+    entries[Op::RegionCreate as usize] = on_operation::<{ Op::RegionCreate as u32 }>;
+    entries[Op::RegionMap as usize] = on_operation::<{ Op::RegionMap as u32 }>;
     entries[Op::MappingUnmap as usize] = on_operation::<{ Op::MappingUnmap as u32 }>;
     entries[Op::ClockNow as usize] = on_operation::<{ Op::ClockNow as u32 }>;
     entries

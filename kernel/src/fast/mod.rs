@@ -5,8 +5,9 @@
 //! Otherwise it has changed nothing and says so, and the general path decides, which also finds the error
 //! that there may be. What it does is exactly what that path would do; a test makes both do the same.
 //!
-//! `message` has calls, answers and faults, `operation` what is invoked on objects, `wait` the wait for flags.
+//! `message` has calls, answers and faults, `operation` and `memory` what is invoked on objects, `wait` the wait for flags.
 
+mod memory;
 mod message;
 mod operation;
 mod wait;
@@ -79,6 +80,14 @@ impl Kernel {
         let me = Threads::within(self.current);
         let quirks = self.threads.known(me).quirks;
         if self.attention.bits() | quirks.bits() == 0 { Ok(me) } else { Err(Rest::All) }
+    }
+
+    /// The running thread, if nothing keeps it from the fast path and its tag says nothing odd of an invocation.
+    #[inline(always)]
+    pub(crate) fn plain_invoker(&self) -> Result<ThreadId, Rest> {
+        let me = self.fast_caller()?;
+        let tag = self.threads.known(me).context.registers.rax;
+        if tag as u32 & MORE_OR_LONG == 0 { Ok(self.threads.id_at(me)) } else { Err(Rest::All) }
     }
 
     #[inline(always)]

@@ -15,11 +15,14 @@ const CAP_COPY: u32 = Op::CapCopy as u32;
 const CAP_MINT: u32 = Op::CapMint as u32;
 const CAP_DELETE: u32 = Op::CapDelete as u32;
 const SIGNAL: u32 = Op::Signal as u32;
+const REGION_CREATE: u32 = Op::RegionCreate as u32;
+const REGION_MAP: u32 = Op::RegionMap as u32;
 const UNMAP: u32 = Op::MappingUnmap as u32;
 const CLOCK_NOW: u32 = Op::ClockNow as u32;
 
 /// The operations that the fast path knows, by number.
-pub const OPERATIONS: [u32; 7] = [CAP_STATUS, CAP_COPY, CAP_MINT, CAP_DELETE, SIGNAL, UNMAP, CLOCK_NOW];
+pub const OPERATIONS: [u32; 9] =
+    [CAP_STATUS, CAP_COPY, CAP_MINT, CAP_DELETE, SIGNAL, REGION_CREATE, REGION_MAP, UNMAP, CLOCK_NOW];
 
 impl Kernel {
     /// Carries out the operation with this number at once, to return to the same thread, or changes nothing. The tag
@@ -41,6 +44,8 @@ impl Kernel {
             CAP_MINT => self.fast_operation::<CAP_MINT>(m),
             CAP_DELETE => self.fast_operation::<CAP_DELETE>(m),
             SIGNAL => self.fast_operation::<SIGNAL>(m),
+            REGION_CREATE => self.fast_operation::<REGION_CREATE>(m),
+            REGION_MAP => self.fast_operation::<REGION_MAP>(m),
             UNMAP => self.fast_operation::<UNMAP>(m),
             CLOCK_NOW => self.fast_operation::<CLOCK_NOW>(m),
             _ => Err(Rest::All),
@@ -77,10 +82,13 @@ impl Kernel {
             }
             CAP_DELETE => {
                 let object = self.caps.peek(at)?.object;
-                // What happens when the last capability goes, the general path knows.
-                let count =
-                    self.cap_counter(object).filter(|c| **c > 1 && object.kind != ObjectType::Process)?;
-                *count -= 1;
+                match self.cap_counter(object) {
+                    Some(count) if *count > 1 && object.kind != ObjectType::Process => *count -= 1,
+                    // The object has ended already.
+                    None if object.kind as u8 <= ObjectType::Thread as u8 => {}
+                    // What happens when the last capability goes, the general path knows.
+                    _ => return None,
+                }
                 self.caps.remove_linked(at);
             }
             SIGNAL => {
@@ -89,12 +97,12 @@ impl Kernel {
                 let (n, flags) = (id_of(cap), permitted(cap, r.rsi));
                 self.fast_signal(me, n, flags)?;
             }
+            REGION_CREATE => self.fast_region_create(m, me, at)?,
+            REGION_MAP => self.fast_region_map(m, me, at)?,
             UNMAP => {
                 let cap =
                     self.caps.peek_typed(at, ObjectType::Mapping).filter(|c| allows(c, Rights::MANAGE))?;
-                let mapping = id_of(cap);
-                self.mappings.get(mapping)?;
-                self.unmap(m, mapping);
+                self.fast_unmap(m, id_of(cap))?;
             }
             CLOCK_NOW => {
                 self.caps.peek_typed(at, ObjectType::Clock).filter(|c| allows(c, Rights::READ))?;
