@@ -275,7 +275,8 @@ impl Kernel {
             return Err(Rest::All);
         }
         let badge = cap.badge;
-        let e = self.endpoints.get_mut(id_of(cap)).ok_or(Rest::All)?;
+        let endpoint = id_of(cap);
+        let e = self.endpoints.get_mut(endpoint).ok_or(Rest::All)?;
         let server = Threads::within(e.receivers.only_slot().ok_or(Rest::All)?);
         let (t, s) = self.threads.known_pair_mut(me, server).ok_or(Rest::All)?;
         let at = s.reply_at;
@@ -291,6 +292,7 @@ impl Kernel {
         self.caps.put_reply(at, Cap::reply(me, number));
         t.call = number;
         t.state = ThreadState::AwaitingReply;
+        t.called = endpoint;
         s.effective = u32::from(s.priority).max(e.ceiling.into()).max(t.effective.into()) as u8;
         s.state = ThreadState::Running;
         s.context.registers.rdi = badge;

@@ -18,6 +18,8 @@ pub(crate) enum Source {
     Endpoint(EndpointId),
     /// Flags.
     Notification(NotificationId),
+    /// Nothing, while a Handover keeps the gate shut.
+    Shut,
 }
 
 /// Whom a failed transfer is to blame on.
@@ -121,10 +123,10 @@ impl Kernel {
         deadline: u64,
     ) -> Result<Flow, Fail> {
         if self.offer_to_receivers(m, id, endpoint, badge, call)? {
-            return Ok(self.after_delivery(id, call, deadline));
+            return Ok(self.after_delivery(id, endpoint, call, deadline));
         }
         let e = self.endpoints.get_mut(endpoint).ok_or(Error::ObjectGone)?;
-        if e.receiver.is_none() && !e.durable {
+        if e.receiver.is_none() && !e.durable && e.shut.is_none() {
             return Err(Error::PeerDied.into());
         }
         if deadline == NO_WAIT {
@@ -162,10 +164,11 @@ impl Kernel {
     }
 
     /// What becomes of the sender once its message was received.
-    fn after_delivery(&mut self, sender: ThreadId, call: bool, deadline: u64) -> Flow {
+    fn after_delivery(&mut self, sender: ThreadId, endpoint: EndpointId, call: bool, deadline: u64) -> Flow {
         if !call {
             return Flow::words(&[]);
         }
+        self.threads.known_mut(sender.index()).called = endpoint;
         self.start_wait(sender, ThreadState::AwaitingReply, deadline);
         Flow::Blocked
     }
@@ -192,7 +195,7 @@ impl Kernel {
         let found = self.find_typed(process, slot, ObjectType::Endpoint, Rights::RECV)?;
         let endpoint = id_of(&found.cap);
         let mine = self.endpoints.get(endpoint).and_then(|e| e.receiver) == Some(process);
-        if mine { Ok(Source::Endpoint(endpoint)) } else { Err(Error::NotReceiver) }
+        if mine { Ok(Source::Endpoint(endpoint)) } else { self.refused_receiver(endpoint, process) }
     }
 
     /// `recv`, on an endpoint or a notification.
@@ -202,6 +205,7 @@ impl Kernel {
         match self.check_receive(id, slot)? {
             Source::Notification(n) => self.wait(id, n, deadline),
             Source::Endpoint(e) => self.receive_from(m, id, e, want, deadline),
+            Source::Shut => Err(Error::Quiesced.into()),
         }
     }
 
@@ -280,7 +284,8 @@ impl Kernel {
         if let Some(e) = self.endpoints.get_mut(endpoint) {
             self.threads.dequeue(&mut e.senders, sender.index());
         }
-        self.threads.known_mut(sender.index()).state = ThreadState::AwaitingReply;
+        let t = self.threads.known_mut(sender.index());
+        (t.state, t.called) = (ThreadState::AwaitingReply, endpoint);
     }
 
     /// Moves one message, whole or not at all.
@@ -481,7 +486,7 @@ impl Kernel {
         }
     }
 
-    fn fail_waiters(&mut self, id: EndpointId, error: Error) {
+    pub(crate) fn fail_waiters(&mut self, id: EndpointId, error: Error) {
         while let Some(t) = self.endpoints.get(id).and_then(|e| e.senders.first().or(e.receivers.first())) {
             self.wake_error(self.threads.id_at(t), error);
         }
@@ -516,6 +521,8 @@ impl Kernel {
             label,
             durable,
             ceiling,
+            covered: None,
+            shut: None,
             senders: Default::default(),
             receivers: Default::default(),
         };

@@ -6,6 +6,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use crate::arena::Arena;
+use crate::handover::Handover;
 use crate::objects::{Notification, Priced, Thread};
 
 const NONE: u32 = u32::MAX;
@@ -82,6 +83,9 @@ impl Link {
 const THREADS: usize = Thread::SLOTS as usize;
 /// Slots of the arena of notifications.
 const NOTIFICATIONS: usize = Notification::SLOTS as usize;
+
+/// Slots of the arena of Handovers.
+const HANDOVERS: usize = Handover::SLOTS as usize;
 
 /// Queues of the arena's threads.
 impl<const N: usize> Arena<Thread, N> {
@@ -287,21 +291,25 @@ pub enum Alarm {
     Thread(u32),
     /// A notification's alarm (arena slot).
     Notification(u32),
+    /// A Handover's deadline (arena slot).
+    Handover(u32),
 }
 
-/// A binary heap of deadlines, at most one for each thread and notification.
+/// A binary heap of deadlines, at most one for each thread, notification and Handover.
 pub struct Timers {
     heap: Vec<(u64, Alarm)>,
     thread_at: Box<[u32; THREADS]>,
     notification_at: Box<[u32; NOTIFICATIONS]>,
+    handover_at: Box<[u32; HANDOVERS]>,
 }
 
 impl Default for Timers {
     fn default() -> Self {
         Timers {
-            heap: Vec::with_capacity(THREADS + NOTIFICATIONS),
+            heap: Vec::with_capacity(THREADS + NOTIFICATIONS + HANDOVERS),
             thread_at: Box::new([NONE; THREADS]),
             notification_at: Box::new([NONE; NOTIFICATIONS]),
+            handover_at: Box::new([NONE; HANDOVERS]),
         }
     }
 }
@@ -312,6 +320,7 @@ impl Timers {
         match alarm {
             Alarm::Thread(i) => &mut self.thread_at[i as usize % THREADS],
             Alarm::Notification(i) => &mut self.notification_at[i as usize % NOTIFICATIONS],
+            Alarm::Handover(i) => &mut self.handover_at[i as usize % HANDOVERS],
         }
     }
 

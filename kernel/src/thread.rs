@@ -104,6 +104,7 @@ impl Kernel {
             fpu,
             message,
             call: 0,
+            called: EndpointId::from_parts(0, 0),
             building: None,
             bound: None,
             slice_left: 0,
@@ -199,7 +200,7 @@ impl Kernel {
         self.drop_building(id);
         let Some(state) = self.threads.get(id).map(|t| t.state) else { return };
         match state {
-            ThreadState::Inactive => {}
+            ThreadState::Inactive => self.threads.known_mut(id.index()).quirks -= Quirks::HELD,
             ThreadState::Ready | ThreadState::Running => self.leave_wait(id),
             _ => {
                 self.leave_wait(id);
@@ -219,6 +220,9 @@ impl Kernel {
         let started = self.processes.get(t.process).is_some_and(|p| p.state == ProcessState::Running);
         if !started {
             return Err(Error::NotStarted);
+        }
+        if self.processes.get(t.process).is_some_and(|p| p.retired) {
+            return Err(Error::HandedOver);
         }
         if t.fault.is_some() {
             return Err(Error::Dying);
