@@ -206,7 +206,7 @@ impl Kernel {
         answer(op, self.handovers.get(id).ok_or(Error::ObjectGone)?.state)?;
         match op {
             Op::HandoverAdd => self.handover_add(c, id),
-            Op::HandoverReplace => self.handover_replace(c, id),
+            Op::HandoverReplace => self.handover_replace(m, c, id),
             Op::HandoverClose => self.handover_close(c, id),
             Op::HandoverReopen => self.handover_reopen(c, id),
             Op::HandoverExport => self.handover_export(c, id),
@@ -283,7 +283,7 @@ impl Kernel {
             e.covered = Some((id, index as u8));
         }
         for process in [from, to] {
-            self.mark_participant(process, id);
+            self.name_participant(process, id);
         }
         let service = Service { endpoint, from, to, pool, shut: false, export: None };
         if let Some(place) = self.handovers.get_mut(id).and_then(|h| h.services.get_mut(index)) {
@@ -305,14 +305,28 @@ impl Kernel {
         if self.pool_is_within(pool, p.pool) { Err(Error::InvalidArgument) } else { Ok(()) }
     }
 
-    fn mark_participant(&mut self, process: ProcessId, id: HandoverId) {
+    /// A Handover names its participants like a capability does, so that their records are there to the end.
+    fn name_participant(&mut self, process: ProcessId, id: HandoverId) {
         if let Some(p) = self.processes.get_mut(process) {
             p.handover = Some(id);
+            p.caps += 1;
         }
     }
 
+    fn forget_participant(&mut self, m: &mut impl Machine, process: ProcessId) {
+        if let Some(p) = self.processes.get_mut(process) {
+            p.caps = p.caps.saturating_sub(1);
+        }
+        self.drop_process(m, process);
+    }
+
     /// Lets another process stand in for `to`: before the commit, or because `to` has ended.
-    fn handover_replace(&mut self, c: &Invocation, id: HandoverId) -> Result<Flow, Fail> {
+    fn handover_replace(
+        &mut self,
+        m: &mut impl Machine,
+        c: &Invocation,
+        id: HandoverId,
+    ) -> Result<Flow, Fail> {
         let to: ProcessId = c.arg_id(1)?;
         let h = self.handovers.get(id).ok_or(Error::ObjectGone)?;
         let ((index, old), state) = (h.service(c.args[0])?, h.state);
@@ -328,7 +342,8 @@ impl Kernel {
         if let Some(p) = self.processes.get_mut(old.to) {
             p.handover = None;
         }
-        self.mark_participant(to, id);
+        self.forget_participant(m, old.to);
+        self.name_participant(to, id);
         self.change_service(id, index, |s| s.to = to);
         if state == State::Committed {
             self.pass_endpoints(id, |_| Some(to), |i| i == index);

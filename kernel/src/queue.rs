@@ -439,11 +439,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn timers_agree_with_a_sorted_list(ops in proptest::collection::vec((0u8..3, 0u32..12, 0u64..50), 1..200)) {
+        fn timers_agree_with_a_sorted_list(ops in proptest::collection::vec((0u8..3, 0u32..15, 0u64..50), 1..200)) {
             let mut t = Timers::default();
             let mut model: std::collections::BTreeMap<u32, u64> = Default::default();
             for (op, who, when) in ops {
-                let alarm = if who < 8 { Alarm::Thread(who) } else { Alarm::Notification(who - 8) };
+                let alarm = match who {
+                    0..8 => Alarm::Thread(who),
+                    8..12 => Alarm::Notification(who - 8),
+                    _ => Alarm::Handover(who - 12),
+                };
                 match op {
                     0 => { t.set(alarm, when); model.insert(who, when); }
                     1 => { t.cancel(alarm); model.remove(&who); }
@@ -452,7 +456,11 @@ mod tests {
                         let first = model.values().min().copied().filter(|d| *d <= when);
                         prop_assert_eq!(due.is_some(), first.is_some());
                         if let Some(a) = due {
-                            let key = match a { Alarm::Thread(i) => i, Alarm::Notification(i) => i + 8 };
+                            let key = match a {
+                                Alarm::Thread(i) => i,
+                                Alarm::Notification(i) => i + 8,
+                                Alarm::Handover(i) => i + 12,
+                            };
                             prop_assert_eq!(model.remove(&key), first);
                         }
                     }

@@ -3,7 +3,7 @@
 //! A shut endpoint has no receiver, so that receiving pays nothing for gates: who is refused looks whether it is
 //! `from` whose gate is shut, or a stranger.
 
-use sila_abi::handover::Cause;
+use sila_abi::handover::{Cause, MAX_SERVICES};
 use sila_abi::{Error, ObjectType, Rights};
 
 use super::{place, HandoverId, Service, State};
@@ -134,8 +134,13 @@ impl Kernel {
         }
     }
 
-    /// Lets go of every endpoint that a Handover covers.
-    pub(super) fn uncover(&mut self, id: HandoverId) {
+    /// Lets go of every endpoint that a Handover covers, and of its participants.
+    pub(super) fn uncover(&mut self, m: &mut impl Machine, id: HandoverId) {
+        let services = self.handovers.get(id).map_or([None; MAX_SERVICES], |h| h.services);
+        for service in services.into_iter().flatten() {
+            self.forget_participant(m, service.from);
+            self.forget_participant(m, service.to);
+        }
         self.each_covered(id, |k, e, _| {
             if let Some(e) = k.endpoints.get_mut(e) {
                 e.covered = None;
@@ -147,7 +152,7 @@ impl Kernel {
     pub(crate) fn abort_handover(&mut self, m: &mut impl Machine, id: HandoverId, cause: Cause) {
         self.timers.cancel(Alarm::Handover(id.index()));
         self.open_gates(id);
-        self.uncover(id);
+        self.uncover(m, id);
         if let Some(h) = self.handovers.get_mut(id) {
             (h.state, h.cause) = (State::Aborted, cause);
         }

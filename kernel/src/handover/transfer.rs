@@ -26,8 +26,10 @@ impl Kernel {
         let services = h.services;
         self.timers.cancel(Alarm::Handover(id.index()));
         self.pass_endpoints(id, |s| Some(s.to), |_| true);
-        for service in services.iter().flatten() {
+        for (service, i) in services.iter().zip(0u8..) {
+            let Some(service) = service else { continue };
             self.retire(service.from);
+            self.change_service(id, i, |s| s.shut = false);
         }
         self.set_state(id, State::Committed);
         self.announce(id);
@@ -83,7 +85,7 @@ impl Kernel {
             self.retire(service.to);
         }
         self.pass_endpoints(id, |s| Some(s.from), |_| true);
-        self.uncover(id);
+        self.uncover(m, id);
         self.recall_devices(m, id);
         for service in services.iter().flatten() {
             self.reinstate(service.from);
@@ -152,10 +154,9 @@ impl Kernel {
     pub(super) fn handover_finalise(&mut self, m: &mut impl Machine, id: HandoverId) -> Result<Flow, Fail> {
         let h = self.handovers.get(id).ok_or(Error::ObjectGone)?;
         let mut risen = 0;
-        for (index, s) in h.services() {
+        for (_, s) in h.services() {
             let to = self.processes.get(s.to);
-            let to = to.ok_or(Fail::with(Error::ParticipantDead, DEAD_TO | u64::from(index)))?;
-            risen += usize::from(self.keyring.needs_floor(&to.identity));
+            risen += usize::from(to.is_some_and(|to| self.keyring.needs_floor(&to.identity)));
         }
         if risen > self.keyring.floors_left() {
             return Err(Error::ArenaFull.into());
@@ -173,8 +174,8 @@ impl Kernel {
             }
         }
         self.drop_exports(id);
-        self.uncover(id);
         self.set_state(id, State::Finalised);
+        self.uncover(m, id);
         self.drop_orphaned_deposits(m, id);
         self.announce(id);
     }
