@@ -120,7 +120,7 @@ const _: () = assert!(MAX_DEPOSITS == CHUNK && Handover::SLOTS as usize * CHUNK 
 
 /// The place of a deposit. Nobody's CSpace has a chunk for each Handover but the last, behind its own first one.
 fn place(id: HandoverId, deposit: usize) -> CapId {
-    CapId::in_cspace(Process::SLOTS - 1, (id.index() as usize + 1) * CHUNK + deposit)
+    CapId::in_cspace(Process::SLOTS - 1, (id.index() as usize + 1) * CHUNK + deposit % CHUNK)
 }
 
 impl Handover {
@@ -237,15 +237,8 @@ impl Kernel {
         self.charge(pool, 0, cost::<Handover>())?;
         let number = self.next_handover;
         self.next_handover += 1;
-        let fresh = Handover {
-            number,
-            pool,
-            job,
-            state: State::Open,
-            epoch: 1,
-            deadline,
-            ..Handover::vacant()
-        };
+        let fresh =
+            Handover { number, pool, job, state: State::Open, epoch: 1, deadline, ..Handover::vacant() };
         let id = self.handovers.insert(fresh).map_err(|_| Error::ArenaFull)?;
         self.caps.set_usable(place(id, 0), true);
         if deadline != u64::MAX {

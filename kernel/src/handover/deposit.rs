@@ -6,7 +6,7 @@
 use sila_abi::handover::MAX_DEPOSITS;
 use sila_abi::{Error, ObjectType, Rights, Slot};
 
-use super::{place, Export, Handover, HandoverId, State, UNUSED};
+use super::{Export, Handover, HandoverId, State, UNUSED, place};
 use crate::cap::{Cap, CapId};
 use crate::invoke::{Flow, Invocation};
 use crate::kernel::{Fail, Kernel, id_of, reference};
@@ -130,10 +130,10 @@ impl Kernel {
     pub(super) fn handover_take(&mut self, c: &Invocation, id: HandoverId) -> Result<Flow, Fail> {
         let at = c.dst()?;
         let h = self.handovers.get(id).ok_or(Error::ObjectGone)?;
-        let (kept, state) = (place(id, c.args[0] as usize), h.state);
-        let deposit = usize::try_from(c.args[0]).ok().and_then(|d| h.deposits.get(d));
-        let (index, s) =
-            h.service((*deposit.ok_or(Error::InvalidArgument)?).into()).map_err(|_| Error::NoCapability)?;
+        let deposit = usize::try_from(c.args[0]).map_err(|_| Error::InvalidArgument)?;
+        let owner = *h.deposits.get(deposit).ok_or(Error::InvalidArgument)?;
+        let (index, s) = h.service(owner.into()).map_err(|_| Error::NoCapability)?;
+        let (kept, state) = (place(id, deposit), h.state);
         if h.owner(&s) != c.process {
             return Err(Error::NotParticipant.into());
         }

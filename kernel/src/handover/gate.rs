@@ -6,7 +6,7 @@
 use sila_abi::handover::{Cause, MAX_SERVICES};
 use sila_abi::{Error, ObjectType, Rights};
 
-use super::{place, HandoverId, Service, State};
+use super::{HandoverId, Service, State, place};
 use crate::invoke::{Flow, Invocation};
 use crate::ipc::Source;
 use crate::kernel::{Fail, Kernel, id_of};

@@ -3,7 +3,7 @@
 use sila_abi::handover::Cause;
 use sila_abi::{Error, ObjectType, Op, Rights};
 
-use super::{HANDOVER_RIGHTS, HandoverId, State, place};
+use super::{HANDOVER_RIGHTS, Handover, HandoverId, State, place};
 use crate::cap::Cap;
 use crate::invoke::{Flow, Invocation};
 use crate::kernel::{Fail, Kernel, id_of, reference};

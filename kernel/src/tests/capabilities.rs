@@ -67,7 +67,7 @@ fn objects(w: &mut World, a: Actor) -> Vec<(ObjectType, crate::cap::ObjRef)> {
     w.invoke(a, POOL, Op::NotificationCreate, &[51]).unwrap();
     w.invoke(a, POOL, Op::RegionCreate, &[1, 52]).unwrap();
     w.invoke(a, Slot(52), Op::RegionMap, &[PROCESS.0 as u64, 0x80_0000, 0, 1, 0, 53]).unwrap();
-    let pool = w.k.split_pool(w.k.root_pool, 4, 40_000).unwrap();
+    let pool = w.k.split_pool(w.k.root_pool, 4, 60_000).unwrap();
     w.give(a, Slot(54), reference(ObjectType::Pool, pool), Rights::USE);
     let job = w.k.jobs.iter().next().unwrap().0;
     w.give(a, Slot(55), reference(ObjectType::Job, job), Rights::USE);

@@ -54,7 +54,7 @@ impl Rig {
         let before = w.baseline();
         let manager = w.actor(60);
         let root = w.k.root_pool;
-        for (slot, bytes) in [(SERVICE_POOL, 30_000), (HANDOVER_POOL, 60_000)] {
+        for (slot, bytes) in [(SERVICE_POOL, 30_000), (HANDOVER_POOL, 110_000)] {
             let pool = w.k.split_pool(root, 100, bytes).unwrap();
             w.give(manager, slot, reference(ObjectType::Pool, pool), Rights::USE);
         }
@@ -909,7 +909,7 @@ fn a_manager_that_is_itself_handed_over_stops_with_its_commit_done() {
     r.close();
     assert!(r.w.invoke(r.v1[0], Slot(63), Op::HandoverCommit, &[1]).is_ok());
     assert_eq!((r.status().0, r.w.state(r.v1[0])), (State::Committed, ThreadState::Inactive));
-    assert!(r.w.k.running != Running::Thread(r.v1[0].thread));
+    assert!(r.w.k.running() != Running::Thread(r.v1[0].thread));
     r.balance("after a commit by version 1");
 }
 

@@ -18,7 +18,7 @@ fn journal(w: &mut World, frames: u64) -> Actor {
     a
 }
 
-fn page<'a>(w: &'a mut World, a: Actor) -> &'a mut [u64; PAGE_WORDS] {
+fn page(w: &mut World, a: Actor) -> &mut [u64; PAGE_WORDS] {
     let frame = w.k.threads.get(a.thread).unwrap().message.unwrap().0;
     crate::machine::Machine::frame(&mut w.m, frame)
 }

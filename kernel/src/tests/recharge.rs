@@ -35,7 +35,7 @@ fn each_kind_moves_exactly_what_it_costs_and_back() {
         (30, 22, cost::<Region>()),
         (31, 0, cost::<Endpoint>()),
         (32, 0, cost::<Notification>()),
-        (33, 0, crate::handover::HANDOVER_COST),
+        (33, 0, cost::<crate::handover::Handover>()),
         (35, 12, cost::<Region>() + cost::<crate::journal::Journal>()),
         (36, 0, cost::<Job>()),
     ];
