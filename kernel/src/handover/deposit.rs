@@ -88,7 +88,7 @@ impl Kernel {
     fn check_deposit(&self, id: HandoverId, index: u8, found: &Found) -> Result<(), Error> {
         let cap = found.cap;
         match cap.object.kind {
-            ObjectType::Reply if !self.awaits(id_of(&cap), cap.badge) => Err(Error::CallerGone),
+            ObjectType::Reply if self.caller_of(&cap).is_none() => Err(Error::CallerGone),
             ObjectType::Reply => Ok(()),
             ObjectType::IrqHandler | ObjectType::IoPorts if self.caps.first_child(found.id).is_some() => {
                 Err(Error::NotExclusive)

@@ -3,13 +3,13 @@
 //! A shut endpoint has no receiver, so that receiving pays nothing for gates: who is refused looks whether it is
 //! `from` whose gate is shut, or a stranger.
 
-use sila_abi::handover::{Cause, MAX_SERVICES};
+use sila_abi::handover::{Cause, MAX_DEPOSITS, MAX_SERVICES};
 use sila_abi::{Error, ObjectType, Rights};
 
 use super::{HandoverId, Service, State, place};
 use crate::invoke::{Flow, Invocation};
 use crate::ipc::Source;
-use crate::kernel::{Fail, Kernel, id_of};
+use crate::kernel::{Fail, Kernel};
 use crate::machine::Machine;
 use crate::objects::*;
 use crate::queue::Alarm;
@@ -185,13 +185,11 @@ impl Kernel {
     }
 
     fn deposited_replies(&self, id: HandoverId, which: impl Fn(u8) -> bool) -> usize {
-        let Some(h) = self.handovers.get(id) else { return 0 };
         let waiting = |at: &usize| {
-            let Some(cap) = self.caps.peek(place(id, *at)) else { return false };
-            cap.object.kind == ObjectType::Reply
-                && self.awaits(id_of(cap), cap.badge)
-                && self.threads.get(id_of(cap)).is_some_and(|t| self.calls_covered(t, id, &which))
+            let reply = self.caps.peek_typed(place(id, *at), ObjectType::Reply);
+            let caller = reply.and_then(|reply| self.caller_of(reply)).and_then(|t| self.threads.get(t));
+            caller.is_some_and(|t| self.calls_covered(t, id, &which))
         };
-        (0..h.deposits.len()).filter(waiting).count()
+        (0..MAX_DEPOSITS).filter(waiting).count()
     }
 }

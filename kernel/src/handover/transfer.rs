@@ -1,11 +1,11 @@
 //! Commit, rollback, finalise. Each first checks everything and then cannot fail.
 
-use sila_abi::handover::DEAD_TO;
+use sila_abi::handover::{DEAD_TO, MAX_DEPOSITS};
 use sila_abi::{Error, ObjectType};
 
 use super::{HandoverId, Service, State, place};
 use crate::invoke::{Flow, Invocation};
-use crate::kernel::{Fail, Kernel, reference};
+use crate::kernel::{Fail, Kernel};
 use crate::machine::Machine;
 use crate::objects::*;
 use crate::queue::Alarm;
@@ -113,11 +113,9 @@ impl Kernel {
     }
 
     fn reply_is_deposited(&self, id: HandoverId, caller: ThreadId) -> bool {
-        let Some((h, t)) = self.handovers.get(id).zip(self.threads.get(caller)) else { return false };
-        let object = reference(ObjectType::Reply, caller);
-        (0..h.deposits.len())
-            .filter_map(|at| self.caps.peek(place(id, at)))
-            .any(|cap| cap.object == object && cap.badge == t.call)
+        (0..MAX_DEPOSITS)
+            .filter_map(|at| self.caps.peek_typed(place(id, at), ObjectType::Reply))
+            .any(|reply| self.caller_of(reply) == Some(caller))
     }
 
     /// Suspends every thread of a process until it is reinstated.
