@@ -45,10 +45,11 @@ pub struct Cap {
 }
 
 impl Cap {
-    /// The right to answer a call, by the slot of the caller's thread and the call's number.
+    /// The right to answer a call: the slot of the caller's thread, the slot of the endpoint that was called, and the
+    /// call's number.
     #[inline(always)]
-    pub const fn reply(caller: u32, number: u64) -> Cap {
-        let object = ObjRef { kind: ObjectType::Reply, index: caller, generation: 0 };
+    pub const fn reply(caller: u32, endpoint: u32, number: u64) -> Cap {
+        let object = ObjRef { kind: ObjectType::Reply, index: caller, generation: endpoint };
         Cap { object, rights: Rights::SEND.union(Rights::GRANT), badge: number }
     }
 }

@@ -196,6 +196,8 @@ impl Kernel {
             threads: None,
             mappings: None,
             image: Some(r.image),
+            handover: None,
+            retired: false,
             watchers: [None; MAX_WATCHERS],
             teardown: 0,
             reap_next: None,

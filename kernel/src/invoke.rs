@@ -248,6 +248,28 @@ impl Kernel {
             | Op::TestHoldVerification
             | Op::TestAccounting
             | Op::TestAudit => self.system_operation(m, op, c),
+            Op::HandoverCreate
+            | Op::HandoverAdd
+            | Op::HandoverReplace
+            | Op::HandoverClose
+            | Op::HandoverReopen
+            | Op::HandoverExport
+            | Op::HandoverState
+            | Op::HandoverDeposit
+            | Op::HandoverTake
+            | Op::HandoverCommit
+            | Op::HandoverRollback
+            | Op::HandoverFinalise
+            | Op::HandoverAbort
+            | Op::HandoverStatus
+            | Op::HandoverService
+            | Op::HandoverWatch => self.handover_operation(m, op, c),
+            Op::JournalCreate
+            | Op::JournalAppend
+            | Op::JournalRead
+            | Op::JournalStatus
+            | Op::JournalClose => self.journal_operation(m, op, c),
+            Op::ChargeTransfer | Op::JobHandover | Op::JobAdopt => self.recovery_operation(op, c),
         }
     }
 
@@ -405,6 +427,9 @@ impl Kernel {
                 let process: ProcessId = c.arg_id(0)?;
                 self.live_process(process)?;
                 let e = self.endpoints.get(c.id()).ok_or(Error::ObjectGone)?;
+                if e.covered.is_some() {
+                    return Err(Error::AlreadyCovered.into());
+                }
                 if e.receiver.is_some() {
                     return Err(Error::AlreadyBound.into());
                 }
@@ -432,13 +457,8 @@ impl Kernel {
     }
 
     fn endpoint_label(&mut self, m: &mut impl Machine, c: &Invocation) -> Result<Flow, Fail> {
-        let mut words = [0u64; 18];
-        if let Some(label) = self.endpoints.get(c.id()).ok_or(Error::ObjectGone)?.label {
-            words[0] = label.publisher.as_bytes().len() as u64;
-            words[1] = label.name.as_bytes().len() as u64;
-            pack(&mut words[2..10], label.publisher.as_bytes());
-            pack(&mut words[10..18], label.name.as_bytes());
-        }
+        let label = self.endpoints.get(c.id()).ok_or(Error::ObjectGone)?.label;
+        let words = label.map_or([0; 18], |label| label_words(&label));
         self.long_result(m, c.thread, &words)
     }
 
@@ -474,6 +494,16 @@ const NOTIFICATION_RIGHTS: Rights =
 /// The flags that a notification capability lets its holder set: a badge masks them.
 pub(crate) fn permitted(cap: &Cap, flags: u64) -> u64 {
     if cap.badge == 0 { flags } else { flags & cap.badge }
+}
+
+/// A label in words: both lengths, then both names.
+pub(crate) fn label_words(label: &Label) -> [u64; 18] {
+    let mut words = [0u64; 18];
+    words[0] = label.publisher.as_bytes().len() as u64;
+    words[1] = label.name.as_bytes().len() as u64;
+    pack(&mut words[2..10], label.publisher.as_bytes());
+    pack(&mut words[10..18], label.name.as_bytes());
+    words
 }
 
 /// Packs bytes into words, little end first.

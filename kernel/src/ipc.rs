@@ -18,6 +18,8 @@ pub(crate) enum Source {
     Endpoint(EndpointId),
     /// Flags.
     Notification(NotificationId),
+    /// Nothing, while a Handover keeps the gate shut.
+    Shut,
 }
 
 /// Whom a failed transfer is to blame on.
@@ -124,7 +126,7 @@ impl Kernel {
             return Ok(self.after_delivery(id, call, deadline));
         }
         let e = self.endpoints.get_mut(endpoint).ok_or(Error::ObjectGone)?;
-        if e.receiver.is_none() && !e.durable {
+        if e.receiver.is_none() && !e.durable && e.shut.is_none() {
             return Err(Error::PeerDied.into());
         }
         if deadline == NO_WAIT {
@@ -147,7 +149,7 @@ impl Kernel {
     ) -> Result<bool, Fail> {
         while let Some(first) = self.endpoints.get(endpoint).and_then(|e| e.receivers.first()) {
             let receiver = self.threads.id_at(first);
-            match self.transfer(m, sender, receiver, badge, call) {
+            match self.transfer(m, sender, receiver, endpoint, badge, call) {
                 Ok(()) => {
                     self.leave_wait(receiver);
                     self.raise(receiver, sender, endpoint, call);
@@ -192,7 +194,7 @@ impl Kernel {
         let found = self.find_typed(process, slot, ObjectType::Endpoint, Rights::RECV)?;
         let endpoint = id_of(&found.cap);
         let mine = self.endpoints.get(endpoint).and_then(|e| e.receiver) == Some(process);
-        if mine { Ok(Source::Endpoint(endpoint)) } else { Err(Error::NotReceiver) }
+        if mine { Ok(Source::Endpoint(endpoint)) } else { self.refused_receiver(endpoint, process) }
     }
 
     /// `recv`, on an endpoint or a notification.
@@ -202,6 +204,7 @@ impl Kernel {
         match self.check_receive(id, slot)? {
             Source::Notification(n) => self.wait(id, n, deadline),
             Source::Endpoint(e) => self.receive_from(m, id, e, want, deadline),
+            Source::Shut => Err(Error::Quiesced.into()),
         }
     }
 
@@ -258,7 +261,7 @@ impl Kernel {
             let ThreadState::Sending { badge, call, .. } = self.threads.known(first).state else {
                 break;
             };
-            match self.transfer(m, sender, receiver, badge, call) {
+            match self.transfer(m, sender, receiver, endpoint, badge, call) {
                 Ok(()) => {
                     self.raise(receiver, sender, endpoint, call);
                     self.sender_delivered(sender, endpoint, call);
@@ -289,6 +292,7 @@ impl Kernel {
         m: &mut impl Machine,
         sender: ThreadId,
         receiver: ThreadId,
+        endpoint: EndpointId,
         badge: u64,
         call: bool,
     ) -> Result<(), Blame> {
@@ -308,7 +312,7 @@ impl Kernel {
             outcome = outcome.with_fault();
         }
         if let Some(at) = reply_at {
-            self.make_reply(sender, at);
+            self.make_reply(sender, endpoint, at);
             outcome = outcome.with_reply();
         }
         self.copy_words(m, sender, receiver, &out, outcome, Some(badge));
@@ -320,10 +324,10 @@ impl Kernel {
         if at == CapId::NOWHERE { Err(Error::ReplySlotTaken) } else { Ok(at) }
     }
 
-    fn make_reply(&mut self, caller: ThreadId, at: CapId) {
+    fn make_reply(&mut self, caller: ThreadId, endpoint: EndpointId, at: CapId) {
         self.calls = self.calls.wrapping_add(1);
         self.threads.known_mut(caller.index()).call = self.calls;
-        self.caps.insert_reply(at, Cap::reply(caller.index(), self.calls));
+        self.caps.insert_reply(at, Cap::reply(caller.index(), endpoint.index(), self.calls));
     }
 
     /// Checks the capabilities of a message against what the receiver made room for.
@@ -458,6 +462,11 @@ impl Kernel {
         (t.state == ThreadState::AwaitingReply && t.call == reply.badge).then_some(caller)
     }
 
+    /// The endpoint whose call a Reply answers, unless it has ended. One that was made after the call is another.
+    pub(crate) fn called_endpoint(&self, reply: &Cap) -> Option<EndpointId> {
+        self.endpoints.at(reply.object.generation).filter(|(_, e)| e.made_at < reply.badge).map(|(id, _)| id)
+    }
+
     /// A Reply was deleted: its caller learns that nobody will answer.
     pub(crate) fn drop_reply(&mut self, reply: &Cap) {
         if let Some(caller) = self.caller_of(reply) {
@@ -481,7 +490,7 @@ impl Kernel {
         }
     }
 
-    fn fail_waiters(&mut self, id: EndpointId, error: Error) {
+    pub(crate) fn fail_waiters(&mut self, id: EndpointId, error: Error) {
         while let Some(t) = self.endpoints.get(id).and_then(|e| e.senders.first().or(e.receivers.first())) {
             self.wake_error(self.threads.id_at(t), error);
         }
@@ -516,6 +525,9 @@ impl Kernel {
             label,
             durable,
             ceiling,
+            covered: None,
+            shut: None,
+            made_at: self.calls,
             senders: Default::default(),
             receivers: Default::default(),
         };

@@ -6,6 +6,8 @@ use sila_abi::{Error, ObjectType, Rights, Slot};
 use crate::arena::{Arena, Id};
 use crate::cap::{CSPACE, Cap, CapId, CapTable, MAX_CHUNKS, ObjRef};
 use crate::frames::FrameTable;
+use crate::handover::Handover;
+use crate::journal::Journal;
 use crate::keyring::KeyRing;
 use crate::machine::{Frame, Machine};
 use crate::objects::*;
@@ -22,6 +24,8 @@ pub struct Capacities {
     pub endpoints: u32,
     pub notifications: u32,
     pub jobs: u32,
+    pub handovers: u32,
+    pub journals: u32,
     pub processes: u32,
     pub threads: u32,
     pub cap_chunks: u16,
@@ -36,6 +40,8 @@ impl Capacities {
         endpoints: Endpoint::SLOTS,
         notifications: Notification::SLOTS,
         jobs: Job::SLOTS,
+        handovers: Handover::SLOTS - 1,
+        journals: Journal::SLOTS,
         // The last slots stand for none.
         processes: Process::SLOTS - 1,
         threads: Thread::SLOTS - 1,
@@ -50,6 +56,8 @@ impl Capacities {
             + self.endpoints as u64 * cost::<Endpoint>()
             + self.notifications as u64 * cost::<Notification>()
             + self.jobs as u64 * cost::<Job>()
+            + self.handovers as u64 * cost::<Handover>()
+            + self.journals as u64 * cost::<Journal>()
             + self.processes as u64 * cost::<Process>()
             + self.threads as u64 * cost::<Thread>()
             + self.cap_chunks as u64 * CapTable::CHUNK_BYTES
@@ -138,6 +146,8 @@ pub struct Kernel {
     pub(crate) endpoints: Arena<Endpoint, { Endpoint::SLOTS as usize }>,
     pub(crate) notifications: Arena<Notification, { Notification::SLOTS as usize }>,
     pub(crate) jobs: Arena<Job, { Job::SLOTS as usize }>,
+    pub(crate) handovers: Arena<Handover, { Handover::SLOTS as usize }>,
+    pub(crate) journals: Arena<Journal, { Journal::SLOTS as usize }>,
     pub(crate) processes: Arena<Process, { Process::SLOTS as usize }>,
     pub(crate) threads: Arena<Thread, { Thread::SLOTS as usize }>,
     pub(crate) caps: CapTable,
@@ -160,6 +170,7 @@ pub struct Kernel {
     pub(crate) dead_regions: Vec<RegionId>,
     pub(crate) doomed: Vec<ProcessId>,
     pub(crate) next_process: u64,
+    pub(crate) next_handover: u64,
     pub(crate) irqs: [IrqLine; IRQ_LINES],
     pub(crate) ports: Vec<(u16, u16)>,
     pub(crate) grown: [Option<CapId>; GROWN],
@@ -188,6 +199,8 @@ impl Kernel {
             endpoints: Arena::new(capacities.endpoints)?,
             notifications: Arena::new(capacities.notifications)?,
             jobs: Arena::new(capacities.jobs)?,
+            handovers: Arena::new(capacities.handovers)?,
+            journals: Arena::new(capacities.journals)?,
             processes: Arena::new(capacities.processes)?,
             threads: Arena::new(capacities.threads)?,
             caps: CapTable::new()?,
@@ -207,6 +220,7 @@ impl Kernel {
             dead_regions: Vec::with_capacity(capacities.regions as usize),
             doomed: Vec::with_capacity(capacities.threads as usize),
             next_process: 1,
+            next_handover: 1,
             irqs: [IrqLine::default(); IRQ_LINES],
             ports: Vec::with_capacity(32),
             grown: [None; GROWN],
@@ -464,7 +478,7 @@ impl Kernel {
     #[inline]
     pub(crate) fn install(&mut self, at: CapId, cap: Cap) {
         if self.caps.insert_root(at, cap) {
-            self.count_cap(cap.object, 1);
+            self.gained(&cap);
         }
     }
 
@@ -473,9 +487,19 @@ impl Kernel {
     pub(crate) fn derive(&mut self, parent: CapId, at: CapId, cap: Cap) -> bool {
         let done = self.caps.insert_child(parent, at, cap);
         if done {
-            self.count_cap(cap.object, 1);
+            self.gained(&cap);
         }
         done
+    }
+
+    /// Books one capability more. A Handover also counts who manages it.
+    #[inline(always)]
+    pub(crate) fn gained(&mut self, cap: &Cap) {
+        if cap.object.kind == ObjectType::Handover {
+            self.handover_gained(cap)
+        } else {
+            self.count_cap(cap.object, 1)
+        }
     }
 
     /// Books one capability more (or, `by` −1, less) for the object.
@@ -499,6 +523,7 @@ impl Kernel {
             ObjectType::Job => self.jobs.get_mut(Id::from_parts(i, g)).map(|x| &mut x.caps),
             ObjectType::Process => self.processes.get_mut(Id::from_parts(i, g)).map(|x| &mut x.caps),
             ObjectType::Thread => self.threads.get_mut(Id::from_parts(i, g)).map(|x| &mut x.caps),
+            ObjectType::Journal => self.journals.get_mut(Id::from_parts(i, g)).map(|x| &mut x.caps),
             _ => None,
         }
     }
@@ -516,6 +541,8 @@ impl Kernel {
             ObjectType::Job => self.jobs.get(Id::from_parts(i, g)).is_some(),
             ObjectType::Process => self.processes.get(Id::from_parts(i, g)).is_some(),
             ObjectType::Thread => self.threads.get(Id::from_parts(i, g)).is_some(),
+            ObjectType::Handover => self.handovers.get(Id::from_parts(i, g)).is_some(),
+            ObjectType::Journal => self.journals.get(Id::from_parts(i, g)).is_some(),
             _ => true,
         }
     }
@@ -537,8 +564,10 @@ impl Kernel {
             ObjectType::Region => self.drop_region(Id::from_parts(i, g)),
             ObjectType::Endpoint => self.drop_endpoint(Id::from_parts(i, g)),
             ObjectType::Notification => self.drop_notification(Id::from_parts(i, g)),
-            ObjectType::Job => self.drop_job(Id::from_parts(i, g)),
+            ObjectType::Job => self.drop_job(m, Id::from_parts(i, g)),
             ObjectType::Process => self.drop_process(m, Id::from_parts(i, g)),
+            ObjectType::Handover => self.handover_lost(m, &cap),
+            ObjectType::Journal => self.drop_journal(Id::from_parts(i, g)),
             _ => {}
         }
     }
@@ -549,10 +578,11 @@ impl Kernel {
         }
     }
 
-    pub(crate) fn drop_job(&mut self, id: JobId) {
+    pub(crate) fn drop_job(&mut self, m: &mut impl Machine, id: JobId) {
         if let Some(pool) = self.jobs.get(id).filter(|j| j.caps == 0 && j.members == 0).map(|j| j.pool) {
             self.jobs.remove(id);
             self.refund(pool, 0, cost::<Job>());
+            self.job_ended(m, id);
         }
     }
 
@@ -567,6 +597,8 @@ impl Kernel {
             self.jobs.live(),
             self.processes.live(),
             self.threads.live(),
+            self.handovers.live(),
+            self.journals.live(),
         ]
         .into_iter()
         .map(u64::from)

@@ -14,6 +14,8 @@ use sila_abi::trust::{Certificate, Purpose, Revocation, RevokedItem};
 use sila_crypto::chain::{ChainError, KeySource, Publisher, RootKeys, Verified};
 use sila_crypto::keystore::KeyStore;
 
+use crate::objects::Identity;
+
 /// Revocations that can be added while the system runs.
 const MAX_REVOKED: usize = 256;
 /// Module versions whose content is remembered.
@@ -104,6 +106,29 @@ impl KeyRing {
             return Err(ChainOrReuse::Full);
         }
         Ok(())
+    }
+
+    /// True if the floor of what a process runs lies below it and has no entry yet.
+    pub fn needs_floor(&self, runs: &Identity) -> bool {
+        self.floor(&runs.publisher, &runs.name) < runs.security_version
+            && !self.floors.iter().any(|f| f.publisher == runs.publisher && f.name == runs.name)
+    }
+
+    /// How many modules can still get a floor of their own.
+    pub fn floors_left(&self) -> usize {
+        self.floors.capacity() - self.floors.len()
+    }
+
+    /// Raises the floor to what a process runs: nothing older of this name is loaded any more.
+    pub fn raise_floor(&mut self, runs: &Identity) {
+        if self.needs_floor(runs) && self.floors_left() > 0 {
+            let (publisher, name, security_version) = (runs.publisher, runs.name, runs.security_version);
+            self.floors.push(Floor { publisher, name, security_version });
+        }
+        let same = |f: &&mut Floor| f.publisher == runs.publisher && f.name == runs.name;
+        if let Some(f) = self.floors.iter_mut().find(same) {
+            f.security_version = f.security_version.max(runs.security_version);
+        }
     }
 
     /// Remembers the content of a version that was loaded.

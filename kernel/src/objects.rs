@@ -6,6 +6,7 @@ use sila_abi::record::{Digest, KeyId, Name, Version};
 use crate::arena::{Id, Vacant};
 use crate::cap::CapId;
 use crate::frames::Epoch;
+use crate::handover::HandoverId;
 use crate::machine::{Context, Frame};
 use crate::paging::{Roots, UserRange};
 use crate::queue::{Link, Queue};
@@ -169,6 +170,12 @@ pub struct Endpoint {
     pub durable: bool,
     /// Least priority at which its calls are served.
     pub ceiling: u8,
+    /// The Handover that covers it, and which of its services it belongs to.
+    pub covered: Option<(HandoverId, u8)>,
+    /// Who may not receive while a Handover keeps its gate shut; it has no receiver then.
+    pub shut: Option<ProcessId>,
+    /// The number of the last call before it was made.
+    pub made_at: u64,
     /// Threads with a message to deliver.
     pub senders: Queue,
     /// Threads of the receiver that wait.
@@ -289,6 +296,10 @@ pub struct Process {
     pub mappings: Option<MappingId>,
     /// The sealed Region it runs from, pinned.
     pub image: Option<RegionId>,
+    /// The last Handover that covered it.
+    pub handover: Option<HandoverId>,
+    /// It passed its service on and does not run any more.
+    pub retired: bool,
     /// Whom its end is signalled to.
     pub watchers: [Option<(NotificationId, u64)>; MAX_WATCHERS],
     /// How far its end has come: endpoints looked at.
@@ -356,6 +367,8 @@ bitflags::bitflags! {
         const BUILDING = 1 << 2;
         /// There is no thread here.
         const ABSENT = 1 << 3;
+        /// It ran when a Handover suspended its process.
+        const HELD = 1 << 4;
     }
 }
 
@@ -471,6 +484,9 @@ impl Vacant for Endpoint {
             label: None,
             durable: false,
             ceiling: 0,
+            covered: None,
+            shut: None,
+            made_at: 0,
             senders: Queue::default(),
             receivers: Queue::default(),
         }
@@ -524,6 +540,8 @@ impl Vacant for Process {
             threads: None,
             mappings: None,
             image: None,
+            handover: None,
+            retired: false,
             watchers: [None; MAX_WATCHERS],
             teardown: 0,
             reap_next: None,

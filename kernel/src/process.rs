@@ -36,6 +36,7 @@ impl Kernel {
         if let Some(roots) = self.processes.get(id).and_then(|p| p.roots) {
             m.leave_root(roots.kernel);
         }
+        self.participant_ended(m, id);
     }
 
     /// Ends a process and takes it apart, as far as interrupts allow.
@@ -214,7 +215,7 @@ impl Kernel {
             if let Some(j) = self.jobs.get_mut(p.job) {
                 j.members = j.members.saturating_sub(1);
             }
-            self.drop_job(p.job);
+            self.drop_job(m, p.job);
         }
     }
 }

@@ -6,6 +6,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use crate::arena::Arena;
+use crate::handover::Handover;
 use crate::objects::{Notification, Priced, Thread};
 
 const NONE: u32 = u32::MAX;
@@ -82,6 +83,9 @@ impl Link {
 const THREADS: usize = Thread::SLOTS as usize;
 /// Slots of the arena of notifications.
 const NOTIFICATIONS: usize = Notification::SLOTS as usize;
+
+/// Slots of the arena of Handovers.
+const HANDOVERS: usize = Handover::SLOTS as usize;
 
 /// Queues of the arena's threads.
 impl<const N: usize> Arena<Thread, N> {
@@ -330,21 +334,25 @@ pub enum Alarm {
     Thread(u32),
     /// A notification's alarm (arena slot).
     Notification(u32),
+    /// A Handover's deadline (arena slot).
+    Handover(u32),
 }
 
-/// A binary heap of deadlines, at most one for each thread and notification.
+/// A binary heap of deadlines, at most one for each thread, notification and Handover.
 pub struct Timers {
     heap: Vec<(u64, Alarm)>,
     thread_at: Box<[u32; THREADS]>,
     notification_at: Box<[u32; NOTIFICATIONS]>,
+    handover_at: Box<[u32; HANDOVERS]>,
 }
 
 impl Default for Timers {
     fn default() -> Self {
         Timers {
-            heap: Vec::with_capacity(THREADS + NOTIFICATIONS),
+            heap: Vec::with_capacity(THREADS + NOTIFICATIONS + HANDOVERS),
             thread_at: Box::new([NONE; THREADS]),
             notification_at: Box::new([NONE; NOTIFICATIONS]),
+            handover_at: Box::new([NONE; HANDOVERS]),
         }
     }
 }
@@ -355,6 +363,7 @@ impl Timers {
         match alarm {
             Alarm::Thread(i) => &mut self.thread_at[i as usize % THREADS],
             Alarm::Notification(i) => &mut self.notification_at[i as usize % NOTIFICATIONS],
+            Alarm::Handover(i) => &mut self.handover_at[i as usize % HANDOVERS],
         }
     }
 
@@ -473,11 +482,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn timers_agree_with_a_sorted_list(ops in proptest::collection::vec((0u8..3, 0u32..12, 0u64..50), 1..200)) {
+        fn timers_agree_with_a_sorted_list(ops in proptest::collection::vec((0u8..3, 0u32..15, 0u64..50), 1..200)) {
             let mut t = Timers::default();
             let mut model: std::collections::BTreeMap<u32, u64> = Default::default();
             for (op, who, when) in ops {
-                let alarm = if who < 8 { Alarm::Thread(who) } else { Alarm::Notification(who - 8) };
+                let alarm = match who {
+                    0..8 => Alarm::Thread(who),
+                    8..12 => Alarm::Notification(who - 8),
+                    _ => Alarm::Handover(who - 12),
+                };
                 match op {
                     0 => { t.set(alarm, when); model.insert(who, when); }
                     1 => { t.cancel(alarm); model.remove(&who); }
@@ -486,7 +499,11 @@ mod tests {
                         let first = model.values().min().copied().filter(|d| *d <= when);
                         prop_assert_eq!(due.is_some(), first.is_some());
                         if let Some(a) = due {
-                            let key = match a { Alarm::Thread(i) => i, Alarm::Notification(i) => i + 8 };
+                            let key = match a {
+                                Alarm::Thread(i) => i,
+                                Alarm::Notification(i) => i + 8,
+                                Alarm::Handover(i) => i + 12,
+                            };
                             prop_assert_eq!(model.remove(&key), first);
                         }
                     }

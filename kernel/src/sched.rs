@@ -162,6 +162,7 @@ impl Kernel {
                         self.signal(id, flags);
                     }
                 }
+                Alarm::Handover(i) => self.handover_deadline(m, i),
             }
         }
     }

@@ -41,6 +41,9 @@ impl Kernel {
 
     fn process_start(&mut self, c: &Invocation) -> Result<Flow, Fail> {
         let p = self.processes.get_mut(c.id()).ok_or(Error::ObjectGone)?;
+        if p.retired {
+            return Err(Error::HandedOver.into());
+        }
         match p.state {
             ProcessState::Created => p.state = ProcessState::Running,
             ProcessState::Running => return Err(Error::AlreadyStarted.into()),
@@ -232,6 +235,9 @@ impl Kernel {
         let state = self.processes.get(process).map(|p| p.state).ok_or(Error::ObjectGone)?;
         if !matches!(state, ProcessState::Created | ProcessState::Running) {
             return Err(Error::Dying.into());
+        }
+        if self.processes.get(process).is_some_and(|p| p.retired) {
+            return Err(Error::HandedOver.into());
         }
         let id = self.new_thread(m, process, start)?;
         if state == ProcessState::Running {

@@ -199,7 +199,7 @@ impl Kernel {
         self.drop_building(id);
         let Some(state) = self.threads.get(id).map(|t| t.state) else { return };
         match state {
-            ThreadState::Inactive => {}
+            ThreadState::Inactive => self.threads.known_mut(id.index()).quirks -= Quirks::HELD,
             ThreadState::Ready | ThreadState::Running => self.leave_wait(id),
             _ => {
                 self.leave_wait(id);
@@ -219,6 +219,9 @@ impl Kernel {
         let started = self.processes.get(t.process).is_some_and(|p| p.state == ProcessState::Running);
         if !started {
             return Err(Error::NotStarted);
+        }
+        if self.processes.get(t.process).is_some_and(|p| p.retired) {
+            return Err(Error::HandedOver);
         }
         if t.fault.is_some() {
             return Err(Error::Dying);

@@ -108,6 +108,29 @@ errors! {
     GrantUnrequested = 70, "a grant names a request that the manifest does not hold";
     PoolInUse = 71, "the Pool still pays for objects";
     ImageTooLarge = 72, "data and stack exceed the 16 MiB that a new process may have";
+    Quiesced = 73, "a Handover has shut the endpoint's gate";
+    HandedOver = 74, "the process passed its service on and stays suspended";
+    NotClosed = 75, "the gate of a service is not shut (word 0 names the service)";
+    AlreadyClosed = 76, "the gate of the service is shut";
+    NotCommitted = 77, "the Handover was not committed";
+    AlreadyCommitted = 78, "the Handover was committed";
+    HandoverFinalised = 79, "the Handover was finalised";
+    HandoverAborted = 80, "the Handover was aborted";
+    HandoverRolledBack = 81, "the Handover was rolled back";
+    StaleEpoch = 82, "a gate was opened since this epoch (word 0 names the epoch in force)";
+    RepliesOutstanding = 83, "calls that the service received are not answered (word 0: how many)";
+    ParticipantDead = 84, "a process of the Handover has ended (word 0 names the service)";
+    NotParticipant = 85, "the process is not the one of the Handover that may do this";
+    AlreadyCovered = 86, "another service or another Handover covers this endpoint or process";
+    HandoverFull = 87, "the Handover has no room for another service, deposit or watcher";
+    NotLabelled = 88, "the endpoint carries no service label";
+    NotExclusive = 89, "other capabilities are derived from this one, or name the same object";
+    AlreadyTaken = 90, "the deposit was taken";
+    AlreadyExported = 91, "the service's state was exported";
+    NotExported = 92, "the service's state was not exported";
+    NotTransferable = 93, "what the object costs cannot be charged to another Pool";
+    JournalFull = 94, "the Journal has too little room for this record";
+    JournalClosed = 95, "the Journal is closed";
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 pub mod boot;
 pub mod contract;
 pub mod error;
+pub mod handover;
 pub mod manifest;
 pub mod object;
 pub mod ops;

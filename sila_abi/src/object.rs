@@ -41,9 +41,9 @@ object_types! {
     Process = 7,
     /// An execution context of a process.
     Thread = 8,
-    /// Reserved for live update: moves a service from one process to another.
+    /// A live update of up to eight services: moves them from process to process at once, or not.
     Handover = 9,
-    /// Reserved for live update: an append-only record of calls and replies.
+    /// An append-only, bounded record of calls and replies.
     Journal = 10,
     /// Reserved for the module cache: a verified image kept for later loads.
     CachedImage = 11,

@@ -155,6 +155,54 @@ macro_rules! for_each_operation {
                 "Words: free frames, object bytes in use, objects alive, capabilities alive, verifications held.";
             103 TestAudit(TestControl, READ, plain) ()
                 "Walk every page table. Words: user pages; rule broken (0 none), process, address (see kernel::audit).";
+            110 HandoverCreate(Pool, CREATE, plain) (job: Cap(Job, CREATE), deadline: Word, dst: Dst)
+                "A Handover of the Job with no service, open, epoch 1. It aborts by itself at the deadline (ns since boot; u64::MAX: none) unless it was committed. Timeout if that has passed.";
+            111 HandoverAdd(Handover, MANAGE, plain) (endpoint: Cap(Endpoint, MANAGE), from: Cap(Process, MANAGE), to: Cap(Process, MANAGE), pool: Cap(Pool, CREATE))
+                "Cover a service: its labelled Endpoint, whose receiver is from, is to pass to to, whose manifest must declare the label. The Endpoint is charged to pool, the service's own, from now on. Word 0: the service's index (0 to 7).";
+            112 HandoverClose(Handover, MANAGE, plain) (services: Word)
+                "Shut the gates of the services whose bits are set: recv of from ends with Quiesced, callers queue. Closed once all gates are shut. Words: state, epoch.";
+            113 HandoverReopen(Handover, WRITE, plain) ()
+                "Open every gate again: from serves on, what was exported is dropped, the epoch rises. For holders of MANAGE and for every from. Word 0: the new epoch.";
+            114 HandoverExport(Handover, WRITE, plain) (service: Word, schema: Word, state: Cap(Region, MANAGE))
+                "By from, once its gate is shut and no call is unanswered: name the Region that holds its state, and the version of its schema. The Region is charged to the service's Pool. To be sealed before the commit.";
+            115 HandoverState(Handover, WRITE, plain) (service: Word, dst: Dst)
+                "The exported state, sealed, as a Region capability with READ and COPY: for to until the end, for from after a rollback. Words: pages, schema.";
+            116 HandoverDeposit(Handover, WRITE, plain) (service: Word, capability: Word)
+                "By from: move a capability of the caller's CSpace (its slot number) into the Handover: an unanswered Reply, a session Endpoint that from receives from, an IrqHandler or IoPorts from which nothing is derived. Word 0: the deposit's number (0 to 63).";
+            117 HandoverTake(Handover, WRITE, plain) (deposit: Word, dst: Dst)
+                "Take a deposit: to, once it is committed (a device as a child without COPY until it is finalised); from, while it is open and after it was aborted or rolled back.";
+            118 HandoverCommit(Handover, MANAGE, plain) (epoch: Word)
+                "Move every service from from to to, and suspend from for good, or change nothing. StaleEpoch (word 0: the epoch in force) if a gate was opened since; RepliesOutstanding (word 0: how many).";
+            119 HandoverRollback(Handover, MANAGE, plain) ()
+                "Undo the commit: receivers, devices and deposits go back, from runs on, to is suspended for good; calls that to has not answered end with PeerDiedDelivered.";
+            120 HandoverFinalise(Handover, MANAGE, plain) ()
+                "Make the commit irrevocable, raise the version floors to what to runs, and let go of what a rollback would have needed.";
+            121 HandoverAbort(Handover, MANAGE, plain) ()
+                "Before the commit: open every gate again and end the Handover's work.";
+            122 HandoverStatus(Handover, READ, plain) ()
+                "Words: state (sila_abi::handover::State), epoch, deadline, services, services whose gate is shut (bits), cause of an abort (sila_abi::handover::Cause).";
+            123 HandoverService(Handover, READ, plain) (service: Word)
+                "Words: process ids of from and to, flags (sila_abi::handover), unanswered calls, deposits (bits), schema of the exported state; words 6 up: its pages, then the Endpoint's label as EndpointLabel has it.";
+            124 HandoverWatch(Handover, READ, plain) (notification: Cap(Notification, SEND), flags: Word)
+                "Signal these flags at each change of the Handover's state.";
+            125 JournalCreate(Pool, CREATE, plain) (frames: Cap(Region, MANAGE), dst: Dst)
+                "A Journal as large as this Region, whose only capability this is, which nothing maps and which is not sealed. The capability goes; the frames are the Journal's and charged to the Pool.";
+            126 JournalAppend(Journal, WRITE, plain) (badge: Word, labels: Word, lengths: Word)
+                "Append a call and its reply as one record. Labels: the call's in bits 0 to 31, the reply's in 32 to 63. Lengths in words: the call's (to 120) in bits 0 to 7, the reply's (to 120) in 8 to 15. The call's words, then the reply's, stand in the message page from word 6 on, read once. Words: the record's number, words left. JournalFull if it does not fit.";
+            127 JournalRead(Journal, READ, plain) (record: Word)
+                "A record by its number, counted from 0. Words: badge, labels, lengths, records there are; the message page has the record's words from word 6 on.";
+            128 JournalStatus(Journal, READ, plain) ()
+                "Words: records, bytes used, capacity in bytes, closed (0 or 1), bytes of the largest record that fits.";
+            129 JournalClose(Journal, MANAGE, plain) ()
+                "Refuse further records, for ever.";
+            135 ChargeTransfer(Any, MANAGE, plain) (pool: Cap(Pool, CREATE))
+                "Charge what the object costs to another Pool: a Region, Endpoint, Notification, Job, Handover or Journal.";
+            136 JobHandover(Job, MANAGE, plain) (cursor: Word, dst: Dst)
+                "A capability with every right to the next Handover of the Job after cursor (0 to start). Word 0: cursor.";
+            137 JobAdopt(Job, MANAGE, plain) (process: Word, dst: Dst)
+                "A capability with READ, MANAGE and COPY to the process of the Job with this id.";
+            138 HandoverReplace(Handover, MANAGE, plain) (service: Word, process: Cap(Process, MANAGE))
+                "Let another process, whose manifest declares the label, stand in for to: before the commit, or after it if to has ended.";
         }
     };
 }

@@ -9,7 +9,9 @@ use sila_abi::syscall::{
 };
 use sila_abi::{ObjectType, Rights};
 
-use super::{Context, LONG, MORE, MORE_OR_LONG, RICH, Rest, SHORT, Threads, allows, length, place_of};
+use super::{
+    Context, Endpoints, LONG, MORE, MORE_OR_LONG, RICH, Rest, SHORT, Threads, allows, length, place_of,
+};
 use crate::cap::{CSPACE, Cap, CapId};
 use crate::ipc::put_words;
 use crate::kernel::{Kernel, id_of};
@@ -134,7 +136,7 @@ impl Kernel {
         // From here on nothing fails.
         let number = self.calls.wrapping_add(1);
         self.calls = number;
-        self.caps.put_reply(at, Cap::reply(me, number));
+        self.caps.put_reply(at, Cap::reply(me, Endpoints::within(endpoint.index()), number));
         t.call = number;
         t.state = ThreadState::AwaitingReply;
         s.effective = u32::from(s.priority).max(e.ceiling.into()).max(t.effective.into()) as u8;
@@ -179,7 +181,7 @@ impl Kernel {
         for i in 0..count {
             let source = CapId::in_cspace(from, (slots >> (16 * i)) as u16 as usize);
             if let Some(cap) = self.caps.get(source) {
-                self.count_cap(cap.object, 1);
+                self.gained(&cap);
                 self.caps.put_child(source, to.after(i), cap);
             }
         }
@@ -263,8 +265,8 @@ impl Kernel {
         let (holder, slot) = t.fault_endpoint?;
         let at = self.place(holder, slot).ok()?;
         let cap = self.caps.peek_typed(at, ObjectType::Endpoint).filter(|c| allows(c, Rights::SEND))?;
-        let badge = cap.badge;
-        let e = self.endpoints.get_mut(id_of(cap))?;
+        let (badge, endpoint) = (cap.badge, id_of(cap));
+        let e = self.endpoints.get_mut(endpoint)?;
         let server = Threads::within(e.receivers.only_slot()?);
         let (t, s) = self.threads.known_pair_mut(me, server)?;
         let at = s.reply_at;
@@ -274,7 +276,7 @@ impl Kernel {
         // From here on nothing fails.
         let number = self.calls.wrapping_add(1);
         self.calls = number;
-        self.caps.put_reply(at, Cap::reply(me, number));
+        self.caps.put_reply(at, Cap::reply(me, Endpoints::within(endpoint.index()), number));
         t.call = number;
         t.state = ThreadState::AwaitingReply;
         t.fault = Some(fault);

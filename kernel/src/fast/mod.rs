@@ -27,6 +27,8 @@ pub use operation::OPERATIONS;
 
 /// The arena of threads.
 type Threads = Arena<Thread, { Thread::SLOTS as usize }>;
+/// The arena of endpoints.
+type Endpoints = Arena<Endpoint, { Endpoint::SLOTS as usize }>;
 /// The context to go on with.
 type Context = NonNull<crate::machine::Context>;
 

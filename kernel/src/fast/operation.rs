@@ -30,10 +30,7 @@ impl Kernel {
     #[inline(always)]
     pub fn fast_operation<const OP: u32>(&mut self, m: &mut impl Machine) -> Result<(), Rest> {
         let me = self.fast_caller()?;
-        self.fast_perform::<OP>(m, me).ok_or(Rest::All)?;
-        // Only this can leave something to be done.
-        let quiet = OP != UNMAP || self.attention.is_empty();
-        if quiet { Ok(()) } else { Err(Rest::Settle) }
+        self.fast_perform::<OP>(m, me).ok_or(Rest::All)
     }
 
     /// As [`Kernel::fast_operation`], for a number that is found out now.

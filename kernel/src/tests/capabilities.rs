@@ -67,13 +67,19 @@ fn objects(w: &mut World, a: Actor) -> Vec<(ObjectType, crate::cap::ObjRef)> {
     w.invoke(a, POOL, Op::NotificationCreate, &[51]).unwrap();
     w.invoke(a, POOL, Op::RegionCreate, &[1, 52]).unwrap();
     w.invoke(a, Slot(52), Op::RegionMap, &[PROCESS.0 as u64, 0x80_0000, 0, 1, 0, 53]).unwrap();
-    let mut found: Vec<_> = [PROCESS, POOL, Slot(50), Slot(51), Slot(52), Slot(53)]
-        .into_iter()
-        .map(|s| w.k.find(a.process, s).unwrap().cap.object)
-        .collect();
-    found.push(reference(ObjectType::Thread, a.thread));
+    let pool = w.k.split_pool(w.k.root_pool, 4, 60_000).unwrap();
+    w.give(a, Slot(54), reference(ObjectType::Pool, pool), Rights::USE);
     let job = w.k.jobs.iter().next().unwrap().0;
-    found.push(reference(ObjectType::Job, job));
+    w.give(a, Slot(55), reference(ObjectType::Job, job), Rights::USE);
+    w.invoke(a, Slot(54), Op::HandoverCreate, &[55, u64::MAX, 56]).unwrap();
+    w.invoke(a, Slot(54), Op::RegionCreate, &[1, 57]).unwrap();
+    w.invoke(a, Slot(54), Op::JournalCreate, &[57, 58]).unwrap();
+    let mut found: Vec<_> =
+        [PROCESS, POOL, Slot(50), Slot(51), Slot(52), Slot(53), Slot(55), Slot(56), Slot(58)]
+            .into_iter()
+            .map(|s| w.k.find(a.process, s).unwrap().cap.object)
+            .collect();
+    found.push(reference(ObjectType::Thread, a.thread));
     w.k.ports.push((0x3f8, 8));
     for kind in [
         ObjectType::KeyRing,

@@ -2,9 +2,13 @@
 
 mod abuse;
 mod capabilities;
+mod handover;
+mod handover_model;
 mod ipc;
+mod journal;
 mod memory;
 mod processes;
+mod recharge;
 
 use std::vec::Vec;
 
@@ -46,6 +50,8 @@ const CAPACITIES: Capacities = Capacities {
     endpoints: 80,
     notifications: 16,
     jobs: 4,
+    handovers: 4,
+    journals: 4,
     processes: 8,
     threads: 16,
     cap_chunks: 64,
@@ -65,10 +71,15 @@ pub struct Say {
 
 impl World {
     pub fn new() -> Self {
-        let mut frames = FrameTable::new(2000);
-        (10..2000).for_each(|f| frames.add(Frame(f)));
-        let k = Kernel::new(frames, CAPACITIES).unwrap();
-        World { k, m: SimMachine::new(2000) }
+        Self::sized(2000, CAPACITIES)
+    }
+
+    /// A world with this many frames and objects.
+    pub fn sized(count: u32, capacities: Capacities) -> Self {
+        let mut frames = FrameTable::new(count);
+        (10..count).for_each(|f| frames.add(Frame(f)));
+        let k = Kernel::new(frames, capacities).unwrap();
+        World { k, m: SimMachine::new(count as usize) }
     }
 
     /// A running process with one thread, its own Pool, and capabilities to itself and the Pool.
@@ -117,6 +128,8 @@ impl World {
                 threads: None,
                 mappings: None,
                 image: None,
+                handover: None,
+                retired: false,
                 watchers: [None; MAX_WATCHERS],
                 teardown: 0,
                 reap_next: None,
