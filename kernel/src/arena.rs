@@ -9,6 +9,8 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::marker::PhantomData;
 
+pub(crate) mod view;
+
 /// Names an object of an [`Arena`]; stale once the object ended.
 pub struct Id<T> {
     index: u32,

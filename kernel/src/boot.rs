@@ -103,6 +103,9 @@ impl Kernel {
         for module in manifest.modules.iter() {
             kernel.boot_module(m, &bundle, info, &manifest, module, &objects)?;
         }
+        if kernel.test_system {
+            kernel.prepare_checks();
+        }
         m.log(format_args!(
             "boot manifest {} ({:?}): {} modules, {} objects verified",
             manifest.sequence,
@@ -262,6 +265,7 @@ impl Kernel {
     /// Counts a capability that the kernel itself holds.
     fn hold(&mut self, cap: &Cap) {
         self.count_cap(cap.object, 1);
+        self.held.push(cap.object);
     }
 }
 

@@ -15,6 +15,8 @@ use sila_abi::{ObjectType, Rights};
 
 use crate::objects::{Priced, Process};
 
+pub(crate) mod view;
+
 /// Slots in a chunk.
 pub const CHUNK: usize = 64;
 /// Slots in the largest CSpace.

@@ -9,6 +9,8 @@ use alloc::vec::Vec;
 
 use crate::machine::Frame;
 
+mod view;
+
 /// State of one frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {

@@ -34,6 +34,7 @@ impl Kernel {
             }
             Op::TestReport => self.test_report(m, c),
             Op::TestAudit => Ok(Flow::words(&self.audit_words(m))),
+            Op::TestInvariants => Ok(Flow::words(&self.invariant_words(m))),
             _ => Ok(Flow::words(&[
                 self.frames.free_count() as u64,
                 self.object_bytes_used(),

@@ -247,7 +247,8 @@ impl Kernel {
             | Op::TestReport
             | Op::TestHoldVerification
             | Op::TestAccounting
-            | Op::TestAudit => self.system_operation(m, op, c),
+            | Op::TestAudit
+            | Op::TestInvariants => self.system_operation(m, op, c),
             Op::HandoverCreate
             | Op::HandoverAdd
             | Op::HandoverReplace

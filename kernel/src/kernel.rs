@@ -1,5 +1,6 @@
 //! The one `Kernel` value: all objects, and the accounting that every module of the core uses.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use sila_abi::{Error, ObjectType, Rights, Slot};
 
@@ -176,6 +177,10 @@ pub struct Kernel {
     pub(crate) grown: [Option<CapId>; GROWN],
     pub(crate) ram_bytes: u64,
     pub(crate) test_system: bool,
+    /// Objects to which the kernel itself holds a capability, once for each.
+    pub(crate) held: Vec<ObjRef>,
+    /// Room for checking the invariants, in test systems.
+    pub(crate) scratch: Option<Box<crate::invariants::Scratch>>,
 }
 
 impl Kernel {
@@ -226,6 +231,8 @@ impl Kernel {
             grown: [None; GROWN],
             ram_bytes: 0,
             test_system: false,
+            held: [reference(ObjectType::Pool, root_pool)].into(),
+            scratch: None,
         })
     }
 

@@ -22,6 +22,7 @@ mod fault;
 pub mod frames;
 pub mod handover;
 mod introspect;
+pub mod invariants;
 mod invoke;
 mod ipc;
 pub mod journal;

@@ -9,6 +9,8 @@ use crate::arena::Arena;
 use crate::handover::Handover;
 use crate::objects::{Notification, Priced, Thread};
 
+mod view;
+
 const NONE: u32 = u32::MAX;
 
 /// A queue of threads, linked by their [`Link`]s.

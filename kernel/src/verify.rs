@@ -25,6 +25,8 @@ use crate::machine::{FRAME_SIZE, FRAME_WORDS, Frame, FrameReader, Machine};
 use crate::memory::frame_of;
 use crate::objects::*;
 
+mod view;
+
 /// Bytes of a proof or record that the kernel copies into its own memory.
 pub const COPY_MAX: usize = 64 << 10;
 /// Requests that may wait.

@@ -155,6 +155,8 @@ macro_rules! for_each_operation {
                 "Words: free frames, object bytes in use, objects alive, capabilities alive, verifications held.";
             103 TestAudit(TestControl, READ, plain) ()
                 "Walk every page table. Words: user pages; rule broken (0 none), process, address (see kernel::audit).";
+            104 TestInvariants(TestControl, READ, plain) ()
+                "Hold the whole kernel against its invariants. Words: rule broken (0 none), index, detail (see kernel::invariants).";
             110 HandoverCreate(Pool, CREATE, plain) (job: Cap(Job, CREATE), deadline: Word, dst: Dst)
                 "A Handover of the Job with no service, open, epoch 1. It aborts by itself at the deadline (ns since boot; u64::MAX: none) unless it was committed. Timeout if that has passed.";
             111 HandoverAdd(Handover, MANAGE, plain) (endpoint: Cap(Endpoint, MANAGE), from: Cap(Process, MANAGE), to: Cap(Process, MANAGE), pool: Cap(Pool, CREATE))
