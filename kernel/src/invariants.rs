@@ -48,8 +48,8 @@ macro_rules! rules {
 
 rules! {
     ArenaSlots = 1, "Every slot of an arena holds a live object, is retired, or is once in the list of vacant slots; the count of live objects is right. Index: object type, detail: slot.";
-    Chunks = 2, "Every chunk of slots is free, once, or is in one place of the CSpace of one process, its owner, whose end has not taken it. Index: chunk.";
-    CapPlace = 3, "A capability lies in a chunk that has an owner, and never in slot 0. Index: place in the table.";
+    Chunks = 2, "Only the CSpace of a process that has not ended may use slots. Index: process slot, detail: its chunks, a bit each.";
+    CapPlace = 3, "A capability lies in a chunk that its CSpace may use, and never in slot 0. Index: place in the table (process slot * 1024 + slot).";
     CapObject = 4, "A capability names an object of a type that exists, by a generation that its slot has reached. Index: place.";
     CapLinks = 5, "The links between parent, siblings and children agree in both directions. Index: place.";
     CapTree = 6, "Every capability but a Reply descends from the anchor, once; the count of capabilities is right. Index: place, or number found.";
@@ -77,7 +77,7 @@ rules! {
     QueueOrder = 28, "A queue's links agree in both directions and its priorities fall; a ready queue's are its own. Index: thread.";
     ReadyMap = 29, "The map of ready queues and the highest priority are right. Index: priority.";
     Running = 30, "Exactly the running thread is in the state of one. Index: thread.";
-    ThreadShape = 31, "A thread's priorities, quirks, place of its CSpace, roots and reply slot are those that its process and its state say. Index: thread, detail: 0 priority, 1 quirks, 2 CSpace, 3 roots, 4 reply slot.";
+    ThreadShape = 31, "A thread's priorities, quirks, roots and reply slot are those that its process and its state say. Index: thread, detail: 0 priority, 1 quirks, 2 no process, 3 roots, 4 reply slot.";
     Timers = 32, "The timers form a heap whose places are right, the hardware is set for the first, and exactly who waits with a deadline has one. Index: place, or thread.";
     Bound = 33, "A notification and the thread that it is bound to name each other. Index: notification, or thread.";
     Receiver = 34, "An endpoint's receiver lives, and its manifest declares the endpoint's label. Index: endpoint.";
@@ -201,7 +201,6 @@ pub struct Scratch {
     caps: Box<[u32]>,
     first: [u32; TYPES],
     places: Marks,
-    chunks: Marks,
     frames: Marks,
     mappings: Marks,
     claimed: u32,
@@ -225,7 +224,6 @@ impl Scratch {
             caps: vec![0; total as usize].into_boxed_slice(),
             first,
             places: Marks::new(ALL_SLOTS),
-            chunks: Marks::new(k.caps.owners().len()),
             frames: Marks::new(k.frames.limit() as usize),
             mappings: Marks::new(k.mappings.capacity() as usize),
             claimed: 0,
@@ -237,7 +235,7 @@ impl Scratch {
 
     fn clear(&mut self) {
         self.caps.fill(0);
-        for marks in [&mut self.places, &mut self.chunks, &mut self.frames, &mut self.mappings] {
+        for marks in [&mut self.places, &mut self.frames, &mut self.mappings] {
             marks.clear();
         }
         self.claimed = 0;

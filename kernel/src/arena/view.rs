@@ -48,3 +48,13 @@ impl<T: Vacant, const N: usize> ArenaView for Arena<T, N> {
         })
     }
 }
+
+/// Damage that tests do on purpose.
+#[cfg(test)]
+impl<T: Vacant, const N: usize> Arena<T, N> {
+    pub(crate) fn damage_vacant_list(&mut self) {
+        if let Some(entry) = self.entries.get_mut(self.vacant as usize) {
+            entry.next = NONE;
+        }
+    }
+}

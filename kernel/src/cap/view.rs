@@ -1,7 +1,6 @@
 //! What the invariant checker sees of the table of capabilities: slots, links and chunks as they are stored.
 
-use super::{ANCHOR, CHUNK, Cap, CapId, CapTable, NONE, SLOTS, UP};
-use crate::objects::ProcessId;
+use super::{ANCHOR, Cap, CapId, CapTable, NONE, SLOTS, UP};
 
 /// Slots of the whole table.
 pub(crate) const ALL_SLOTS: usize = SLOTS;
@@ -49,14 +48,9 @@ impl CapTable {
         Links { prev, next, first, last }
     }
 
-    /// The owners of all chunks, by number; chunk 0 is nobody's.
-    pub(crate) fn owners(&self) -> &[Option<ProcessId>] {
-        &self.owners
-    }
-
-    /// The chunks that are free.
-    pub(crate) fn free_chunks(&self) -> &[u16] {
-        &self.free_chunks
+    /// The chunks that the CSpace of the process in this slot may use, a bit each.
+    pub(crate) fn usable(&self, process: u32) -> u16 {
+        self.chunks.get(process as usize).copied().unwrap_or(0)
     }
 }
 
@@ -67,7 +61,27 @@ impl CapId {
     }
 }
 
-/// The chunk of a slot of the table, and its place there.
-pub(crate) const fn chunk_and_offset(at: u32) -> (usize, usize) {
-    (at as usize / CHUNK, at as usize % CHUNK)
+/// Damage that tests do on purpose.
+#[cfg(test)]
+impl CapTable {
+    pub(crate) fn damage_first_child(&mut self, at: CapId) {
+        self.entries[at.0 as usize].first = NONE;
+    }
+    pub(crate) fn damage_chunks(&mut self, process: u32, chunks: u16) {
+        self.chunks[process as usize] = chunks;
+    }
+    pub(crate) fn damage_live(&mut self) {
+        self.live += 1;
+    }
+    pub(crate) fn damage_cap(&mut self, at: CapId, change: impl FnOnce(&mut Option<Cap>)) {
+        change(&mut self.entries[at.0 as usize].cap);
+    }
+    /// Lets two capabilities be each other's only child, cut off from the rest.
+    pub(crate) fn damage_by_a_ring(&mut self, a: CapId, b: CapId) {
+        for (one, other) in [(a, b), (b, a)] {
+            let up = other.0 | UP;
+            let e = &mut self.entries[one.0 as usize];
+            (e.prev, e.next, e.first, e.last) = (up, up, other.0, other.0);
+        }
+    }
 }

@@ -18,3 +18,11 @@ impl FrameTable {
         self.info.get(frame as usize).filter(|_| frame != NONE).map(|i| (i.state, i.next))
     }
 }
+
+/// Damage that tests do on purpose.
+#[cfg(test)]
+impl FrameTable {
+    pub(crate) fn damage_free_list(&mut self) {
+        self.info[self.free as usize].next = NONE;
+    }
+}

@@ -2,15 +2,15 @@
 
 use sila_abi::{ObjectType, Rights};
 
-use super::{Broken, Rule, Scratch, arenas, demand, id, live_process};
+use super::{Broken, Rule, Scratch, arenas, demand, id};
 use crate::arena::view::SlotView;
-use crate::cap::view::{Links, ROOT, Way, chunk_and_offset};
-use crate::cap::{CHUNK, Cap, ObjRef};
+use crate::cap::view::{Links, ROOT, Way};
+use crate::cap::{CHUNK, CSPACE, Cap, ObjRef};
 use crate::kernel::Kernel;
-use crate::objects::{PoolId, ProcessState, ThreadId, ThreadState};
+use crate::objects::{PoolId, ProcessState, Thread, ThreadState};
 
 pub(super) fn check(k: &Kernel, s: &mut Scratch) -> Result<(), Broken> {
-    chunks(k, s)?;
+    chunks(k)?;
     let linked = places(k, s)?;
     chains(k, s)?;
     tree(k, linked)?;
@@ -22,32 +22,31 @@ pub(super) fn check(k: &Kernel, s: &mut Scratch) -> Result<(), Broken> {
     super::arenas::counts(k, s)
 }
 
-fn chunks(k: &Kernel, s: &mut Scratch) -> Result<(), Broken> {
-    let owners = k.caps.owners();
-    for (id, p) in k.processes.iter() {
-        for (at, chunk) in p.chunks.iter().enumerate().filter(|(_, chunk)| **chunk != 0) {
-            let owned = owners.get(usize::from(*chunk)).copied().flatten() == Some(id);
-            let fresh = s.chunks.set((*chunk).into());
-            demand(owned && fresh && p.state != ProcessState::Ended, Rule::Chunks, *chunk, at as u64)?;
-        }
+/// The slots of the table that stand for the CSpace of the process in this slot of the arena.
+fn cspace(process: u32) -> core::ops::Range<u32> {
+    process * CSPACE as u32..(process + 1) * CSPACE as u32
+}
+
+/// A CSpace may use slots only while its process has not ended.
+fn chunks(k: &Kernel) -> Result<(), Broken> {
+    for process in 0..k.processes.capacity() {
+        let lives = k.processes.at(process).is_some_and(|(_, p)| p.state != ProcessState::Ended);
+        let usable = k.caps.usable(process);
+        demand(lives || usable == 0, Rule::Chunks, process, usable.into())?;
     }
-    for chunk in k.caps.free_chunks() {
-        let free = owners.get(usize::from(*chunk)).is_some_and(|owner| owner.is_none()) && *chunk != 0;
-        demand(free && s.chunks.set((*chunk).into()), Rule::Chunks, *chunk, 0)?;
-    }
-    (1..owners.len() as u32).try_for_each(|chunk| demand(s.chunks.is_set(chunk), Rule::Chunks, chunk, 1))
+    Ok(())
 }
 
 /// Looks at every slot; counts capabilities that take part in derivation.
 fn places(k: &Kernel, s: &mut Scratch) -> Result<u32, Broken> {
     let mut linked = 0;
-    for (chunk, owner) in k.caps.owners().iter().enumerate() {
-        for at in (chunk * CHUNK) as u32..((chunk + 1) * CHUNK) as u32 {
+    for process in 0..k.processes.capacity() {
+        let usable = k.caps.usable(process);
+        for at in cspace(process) {
             let Some(cap) = k.caps.stored(at) else { continue };
-            let owner = owner.and_then(|owner| live_process(k, owner));
-            let (chunk, offset) = chunk_and_offset(at);
-            let first = |p: &crate::objects::Process| usize::from(p.chunks[0]) == chunk && offset == 0;
-            demand(owner.is_some_and(|p| !first(p)), Rule::CapPlace, at, 0)?;
+            let slot = at as usize % CSPACE;
+            let placed = slot != 0 && usable >> (slot / CHUNK) & 1 == 1;
+            demand(placed, Rule::CapPlace, at, 0)?;
             named(k, s, at, cap)?;
             linked += u32::from(cap.object.kind != ObjectType::Reply);
         }
@@ -86,16 +85,15 @@ fn named(k: &Kernel, s: &mut Scratch, at: u32, cap: &Cap) -> Result<(), Broken> 
     demand(reached && object.generation > 0, Rule::CapObject, at, object.index.into())
 }
 
+/// A Reply names a caller by its slot, and the call by a number that no other has.
 fn reply(k: &Kernel, s: &mut Scratch, at: u32, cap: &Cap) -> Result<(), Broken> {
-    let caller: ThreadId = id(&cap.object);
-    let Some((found, t)) = k.threads.at(caller.index()) else { return Ok(()) };
-    demand(caller.generation() <= found.generation(), Rule::CapObject, at, caller.index().into())?;
-    if found != caller {
-        return Ok(());
-    }
-    demand(cap.badge <= t.call, Rule::Reply, caller.index(), cap.badge)?;
-    let current = cap.badge == t.call && t.state == ThreadState::AwaitingReply;
-    if let Some(found) = s.threads.get_mut(caller.index() as usize).filter(|_| current) {
+    let caller = cap.object.index;
+    demand(caller < k.threads.capacity(), Rule::CapObject, at, caller.into())?;
+    demand(cap.badge <= k.calls, Rule::Reply, caller, cap.badge)?;
+    let waits = |t: &Thread| t.state == ThreadState::AwaitingReply && t.call == cap.badge;
+    if k.threads.at(caller).is_some_and(|(_, t)| waits(t))
+        && let Some(found) = s.threads.get_mut(caller as usize)
+    {
         found.replies = found.replies.saturating_add(1);
     }
     Ok(())
@@ -105,8 +103,8 @@ fn reply(k: &Kernel, s: &mut Scratch, at: u32, cap: &Cap) -> Result<(), Broken> 
 /// parent.
 fn chains(k: &Kernel, s: &mut Scratch) -> Result<(), Broken> {
     chain(k, s, ROOT)?;
-    for chunk in 1..k.caps.owners().len() {
-        for at in (chunk * CHUNK) as u32..((chunk + 1) * CHUNK) as u32 {
+    for process in 0..k.processes.capacity() {
+        for at in cspace(process) {
             if k.caps.stored(at).is_some_and(|cap| cap.object.kind != ObjectType::Reply) {
                 chain(k, s, at)?;
             }

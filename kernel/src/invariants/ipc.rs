@@ -47,8 +47,8 @@ fn notifications(k: &Kernel) -> Result<(), Broken> {
         let taken = |t: &crate::objects::Thread| {
             t.bound == Some(id) && matches!(t.state, ThreadState::Receiving { .. })
         };
-        let waits = n.waiters.ends().0.is_some()
-            || n.bound.and_then(|bound| k.threads.get(bound)).is_some_and(taken);
+        let waits =
+            n.waiters.ends().0.is_some() || n.bound.and_then(|bound| k.threads.get(bound)).is_some_and(taken);
         demand(n.flags == 0 || !waits, Rule::Signalled, id.index(), n.flags)?;
         demand(n.caps > 0, Rule::Kept, ObjectType::Notification as u64, id.index().into())?;
     }

@@ -23,9 +23,9 @@ pub(super) fn check(k: &Kernel, s: &mut Scratch) -> Result<(), Broken> {
     k.endpoints.iter().try_for_each(|(_, x)| s.pay(k, x.pool, 0, cost::<Endpoint>()))?;
     k.notifications.iter().try_for_each(|(_, x)| s.pay(k, x.pool, 0, cost::<Notification>()))?;
     k.jobs.iter().try_for_each(|(_, x)| s.pay(k, x.pool, 0, cost::<Job>()))?;
-    for (_, p) in k.processes.iter() {
+    for (id, p) in k.processes.iter() {
         s.pay(k, p.payer, 0, cost::<Process>())?;
-        let chunks = p.chunks.iter().filter(|chunk| **chunk != 0).count() as u64;
+        let chunks = u64::from(k.caps.usable(id.index()).count_ones());
         let threads = p.thread_count.into();
         if chunks > 0 || p.thread_count > 0 {
             let bytes = chunks * CapTable::CHUNK_BYTES + cost::<Thread>().saturating_mul(threads);

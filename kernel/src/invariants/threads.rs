@@ -1,15 +1,20 @@
 //! Threads: queues, the running one, shape, timers.
 
 use super::{Broken, Rule, Scratch, demand};
-use crate::cap::CapId;
-use crate::kernel::{Kernel, Running};
-use crate::objects::{Process, Quirks, Thread, ThreadId, ThreadState};
+use crate::cap::{CHUNK, CSPACE, CapId};
+use crate::kernel::{Attention, Kernel, Running};
+use crate::objects::{Quirks, Thread, ThreadId, ThreadState};
 use crate::queue::{Alarm, Queue};
 
 pub(super) fn check(k: &Kernel, s: &mut Scratch) -> Result<(), Broken> {
     ready(k, s)?;
     for (id, e) in k.endpoints.iter() {
-        queue(k, s, &e.senders, |t| matches!(t.state, ThreadState::Sending { endpoint, .. } if endpoint == id))?;
+        queue(
+            k,
+            s,
+            &e.senders,
+            |t| matches!(t.state, ThreadState::Sending { endpoint, .. } if endpoint == id),
+        )?;
         queue(k, s, &e.receivers, |t| t.state == ThreadState::Receiving { endpoint: id })?;
     }
     for (id, n) in k.notifications.iter() {
@@ -70,7 +75,11 @@ fn ready(k: &Kernel, s: &mut Scratch) -> Result<(), Broken> {
             t.state == ThreadState::Ready && t.effective == priority && t.link.priority() == priority
         })?;
     }
-    demand(k.ready.top() == highest, Rule::ReadyMap, u8::MAX, 1)
+    demand(k.ready.words_are_marked(), Rule::ReadyMap, u8::MAX, 3)?;
+    let (top, other, rival) = k.ready.tops();
+    demand(top == highest && rival == top.max(other), Rule::ReadyMap, u8::MAX, 1)?;
+    let verifier = k.verifier.priority().map_or(-1, i32::from);
+    demand(other >= verifier || k.attention.contains(Attention::SCHEDULE), Rule::ReadyMap, u8::MAX, 2)
 }
 
 fn running(k: &Kernel, id: ThreadId, t: &Thread) -> Result<(), Broken> {
@@ -85,31 +94,31 @@ fn shape(k: &Kernel, id: ThreadId, t: &Thread) -> Result<(), Broken> {
         return Err(broken(0));
     }
     let waits = !matches!(t.state, ThreadState::Inactive | ThreadState::Ready | ThreadState::Running);
-    let quirks = t.quirks.contains(Quirks::FAULTED) == t.fault.is_some()
+    let quirks = !t.quirks.contains(Quirks::ABSENT)
+        && t.quirks.contains(Quirks::FAULTED) == t.fault.is_some()
         && t.quirks.contains(Quirks::BUILDING) == t.building.is_some()
         && (waits || !t.quirks.contains(Quirks::TIMED));
     if !quirks {
         return Err(broken(1));
     }
-    if t.chunk != p.chunks[0] {
-        return Err(broken(2));
-    }
     let roots = p.roots.map(|r| (r.kernel.address(), r.user.address()));
     if roots != Some((t.context.root, t.context.user_root)) {
         return Err(broken(3));
     }
-    if reply_slot(p, t) { Ok(()) } else { Err(broken(4)) }
+    if reply_slot(k, t) { Ok(()) } else { Err(broken(4)) }
 }
 
-/// A thread's place for Replies is none, or in its own CSpace the one of the slot that it named.
-fn reply_slot(p: &Process, t: &Thread) -> bool {
+/// A thread's place for Replies is none, or the one of the slot that it named; while it waits to receive, one that
+/// its CSpace may use.
+fn reply_slot(k: &Kernel, t: &Thread) -> bool {
     if t.reply_at == CapId::NOWHERE {
         return true;
     }
-    let (chunk, offset) = crate::cap::view::chunk_and_offset(t.reply_at.number());
-    let slot = usize::from(t.reply_slot);
-    let own = p.chunks.get(slot / crate::cap::CHUNK).is_some_and(|c| usize::from(*c) == chunk);
-    own && chunk != 0 && slot % crate::cap::CHUNK == offset
+    let (process, slot) = (t.process.index(), usize::from(t.reply_slot));
+    let place = process as usize * CSPACE + slot;
+    let usable = k.caps.usable(process) >> (slot / CHUNK % 16) & 1 == 1;
+    let waits = matches!(t.state, ThreadState::Receiving { .. });
+    slot != 0 && slot < CSPACE && t.reply_at.number() as usize == place && (usable || !waits)
 }
 
 fn timers(k: &Kernel) -> Result<(), Broken> {

@@ -23,8 +23,19 @@ impl Link {
 impl ReadyQueues {
     /// The queue of a priority, and whether the bitmap says that it holds a thread.
     pub(crate) fn level(&self, priority: u8) -> (&Queue, bool) {
-        let bit = self.bitmap[usize::from(priority >> 6)] >> (priority & 63) & 1;
-        (&self.queues[usize::from(priority)], bit == 1)
+        let word = self.bitmap[usize::from(priority >> 6)];
+        (&self.queues[usize::from(priority)], word >> (priority & 63) & 1 == 1)
+    }
+
+    /// True if exactly the words of the bitmap that are not zero are marked.
+    pub(crate) fn words_are_marked(&self) -> bool {
+        let words = self.bitmap.iter().enumerate().map(|(i, word)| u32::from(*word != 0) << i);
+        words.sum::<u32>() == self.words
+    }
+
+    /// The highest priority of a thread, of what else wants to run, and of both; −1 if there is none.
+    pub(crate) const fn tops(&self) -> (i32, i32, i32) {
+        (self.top, self.other, self.rival)
     }
 }
 
@@ -40,5 +51,27 @@ impl Timers {
             Alarm::Thread(i) => some(self.thread_at[i as usize % THREADS]),
             Alarm::Notification(i) => some(self.notification_at[i as usize % NOTIFICATIONS]),
         }
+    }
+}
+
+/// Damage that tests do on purpose.
+#[cfg(test)]
+impl Queue {
+    pub(crate) fn damage_tail(&mut self) {
+        self.tail = 0;
+    }
+}
+
+#[cfg(test)]
+impl ReadyQueues {
+    pub(crate) fn damage_bitmap(&mut self) {
+        self.bitmap[0] |= 1;
+    }
+}
+
+#[cfg(test)]
+impl Timers {
+    pub(crate) fn damage_order(&mut self) {
+        self.heap[0].0 = u64::MAX;
     }
 }

@@ -4,6 +4,7 @@ mod abuse;
 mod capabilities;
 mod handover;
 mod handover_model;
+mod invariants;
 mod ipc;
 mod journal;
 mod memory;
@@ -78,7 +79,8 @@ impl World {
     pub fn sized(count: u32, capacities: Capacities) -> Self {
         let mut frames = FrameTable::new(count);
         (10..count).for_each(|f| frames.add(Frame(f)));
-        let k = Kernel::new(frames, capacities).unwrap();
+        let mut k = Kernel::new(frames, capacities).unwrap();
+        k.prepare_checks();
         World { k, m: SimMachine::new(count as usize) }
     }
 
@@ -90,7 +92,9 @@ impl World {
             Some(job) => job,
             None => {
                 k.charge(k.root_pool, 0, cost::<Job>()).unwrap();
-                k.jobs.insert(Job { pool: k.root_pool, caps: 1, members: 0 }).unwrap()
+                let job = k.jobs.insert(Job { pool: k.root_pool, caps: 1, members: 0 }).unwrap();
+                k.held.push(reference(ObjectType::Job, job));
+                job
             }
         };
         k.charge(k.root_pool, 0, cost::<Process>()).unwrap();
@@ -181,7 +185,14 @@ impl World {
         t.context.registers.rax = tag.0;
         set(&mut t.context.registers);
         self.k.enter(&mut self.m, Entry::Syscall);
+        self.sound();
         self.outcome(a)
+    }
+
+    /// Every invariant of the kernel holds.
+    #[track_caller]
+    pub fn sound(&mut self) {
+        assert_eq!(self.k.check_invariants(&mut self.m), Ok(()));
     }
 
     pub fn outcome(&self, a: Actor) -> Outcome {
@@ -237,6 +248,7 @@ impl World {
     /// Lets the reaper finish.
     pub fn settle(&mut self) {
         while self.k.reap_step(&mut self.m) {}
+        self.sound();
     }
 }
 
