@@ -1,6 +1,6 @@
 //! What the invariant checker sees of the table of capabilities: slots, links and chunks as they are stored.
 
-use super::{ANCHOR, Cap, CapId, CapTable, NONE, SLOTS, UP};
+use super::{ANCHOR, CSPACE, Cap, CapId, CapTable, NONE, SLOTS, UP};
 
 /// Slots of the whole table.
 pub(crate) const ALL_SLOTS: usize = SLOTS;
@@ -39,6 +39,13 @@ impl CapTable {
     /// The capability in a slot of the table; `None` behind its end.
     pub(crate) fn stored(&self, at: u32) -> Option<&Cap> {
         self.entries.get(at as usize)?.cap.as_ref()
+    }
+
+    /// Every capability of the CSpace that stands at the place of the process in this slot, with its number.
+    pub(crate) fn stored_in(&self, process: u32) -> impl Iterator<Item = (u32, &Cap)> {
+        let first = process as usize * CSPACE;
+        let entries = self.entries.get(first..first + CSPACE).unwrap_or_default();
+        entries.iter().enumerate().filter_map(move |(i, e)| Some(((first + i) as u32, e.cap.as_ref()?)))
     }
 
     /// The links of a slot; none behind the table's end.

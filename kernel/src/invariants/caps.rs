@@ -22,11 +22,6 @@ pub(super) fn check(k: &Kernel, s: &mut Scratch) -> Result<(), Broken> {
     super::arenas::counts(k, s)
 }
 
-/// The slots of the table that stand for the CSpace of the process in this slot of the arena.
-fn cspace(process: u32) -> core::ops::Range<u32> {
-    process * CSPACE as u32..(process + 1) * CSPACE as u32
-}
-
 /// A CSpace may use slots only while its process has not ended.
 fn chunks(k: &Kernel) -> Result<(), Broken> {
     for process in 0..k.processes.capacity() {
@@ -42,8 +37,7 @@ fn places(k: &Kernel, s: &mut Scratch) -> Result<u32, Broken> {
     let mut linked = 0;
     for process in 0..k.processes.capacity() {
         let usable = k.caps.usable(process);
-        for at in cspace(process) {
-            let Some(cap) = k.caps.stored(at) else { continue };
+        for (at, cap) in k.caps.stored_in(process) {
             let slot = at as usize % CSPACE;
             let placed = slot != 0 && usable >> (slot / CHUNK) & 1 == 1;
             demand(placed, Rule::CapPlace, at, 0)?;
@@ -104,10 +98,11 @@ fn reply(k: &Kernel, s: &mut Scratch, at: u32, cap: &Cap) -> Result<(), Broken> 
 fn chains(k: &Kernel, s: &mut Scratch) -> Result<(), Broken> {
     chain(k, s, ROOT)?;
     for process in 0..k.processes.capacity() {
-        for at in cspace(process) {
-            if k.caps.stored(at).is_some_and(|cap| cap.object.kind != ObjectType::Reply) {
-                chain(k, s, at)?;
-            }
+        if k.caps.usable(process) == 0 {
+            continue;
+        }
+        for (at, _) in k.caps.stored_in(process).filter(|(_, cap)| cap.object.kind != ObjectType::Reply) {
+            chain(k, s, at)?;
         }
     }
     Ok(())

@@ -53,7 +53,7 @@ fn pages(k: &Kernel, m: &mut impl Machine, map: &Mapping) -> Result<(), u64> {
     let mut table = None;
     for page in 0..map.range.pages() {
         let address = map.range.start() + page * 4096;
-        if page == 0 || address % (1 << 21) == 0 {
+        if page == 0 || address.is_multiple_of(1 << 21) {
             table = leaf_table(m, root, address);
         }
         let entry = table.map_or(0, |t| m.frame(t)[(address >> 12) as usize % 512]);

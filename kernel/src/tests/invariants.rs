@@ -66,10 +66,6 @@ impl Busy {
         let id = self.object(slot);
         self.w.k.regions.get_mut(id).unwrap()
     }
-    fn mapping(&mut self) -> &mut Mapping {
-        let id = self.object(14);
-        self.w.k.mappings.get_mut(id).unwrap()
-    }
     fn pool(&mut self) -> &mut Pool {
         let id = self.object(16);
         self.w.k.pools.get_mut(id).unwrap()

@@ -10,6 +10,7 @@ mod caps;
 mod child;
 mod control;
 mod creating;
+mod exhaustion;
 mod isolation;
 mod lab;
 mod loading;
@@ -181,6 +182,8 @@ pub const TESTS: &[Test] = tests! {
         a_destination_filled_during_verification_is_refused
         a_stale_or_forged_revocation_is_refused
         a_key_revoked_during_verification_is_refused;
+    exhaustion:
+        the_invariants_of_the_kernel_hold;
 };
 
 /// Tests of the harness itself: each must be seen to fail. No plan names them but that of the harness's own tests.
