@@ -75,7 +75,6 @@ fn ready(k: &Kernel, s: &mut Scratch) -> Result<(), Broken> {
             t.state == ThreadState::Ready && t.effective == priority && t.link.priority() == priority
         })?;
     }
-    demand(k.ready.words_are_marked(), Rule::ReadyMap, u8::MAX, 3)?;
     let (top, other, rival) = k.ready.tops();
     demand(top == highest && rival == top.max(other), Rule::ReadyMap, u8::MAX, 1)?;
     let verifier = k.verifier.priority().map_or(-1, i32::from);

@@ -27,12 +27,6 @@ impl ReadyQueues {
         (&self.queues[usize::from(priority)], word >> (priority & 63) & 1 == 1)
     }
 
-    /// True if exactly the words of the bitmap that are not zero are marked.
-    pub(crate) fn words_are_marked(&self) -> bool {
-        let words = self.bitmap.iter().enumerate().map(|(i, word)| u32::from(*word != 0) << i);
-        words.sum::<u32>() == self.words
-    }
-
     /// The highest priority of a thread, of what else wants to run, and of both; −1 if there is none.
     pub(crate) const fn tops(&self) -> (i32, i32, i32) {
         (self.top, self.other, self.rival)
