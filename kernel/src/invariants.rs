@@ -54,7 +54,7 @@ rules! {
     CapLinks = 5, "The links between parent, siblings and children agree in both directions. Index: place.";
     CapTree = 6, "Every capability but a Reply descends from the anchor, once; the count of capabilities is right. Index: place, or number found.";
     CapShrinks = 7, "A capability has no right that its parent to the same object lacks (ENDOW apart), and the parent's badge, if it has one; one to another object is a Pool split off the parent's. Index: place.";
-    CapCount = 8, "An object counts the capabilities that name it, and those that the kernel holds. Index: object type, detail: slot.";
+    CapCount = 8, "An object that lives counts the capabilities that name it, and those that the kernel holds; a dying Pool does not. Index: object type, detail: slot.";
     Reply = 9, "A thread that awaits a reply has exactly one Reply, somewhere; no Reply has a number that its caller has not reached. Index: thread.";
     Kept = 10, "Nothing lives that neither a capability nor its use keeps alive. Index: object type, detail: slot.";
     PoolTree = 11, "Every Pool but the root was split from a live one, and leads to the root. Index: Pool.";
@@ -128,7 +128,7 @@ const TYPES: usize = 32;
 /// What an object of a type in an arena counts of the capabilities that name it.
 fn counted(k: &Kernel, kind: ObjectType, index: u32) -> Option<u32> {
     Some(match kind {
-        ObjectType::Pool => k.pools.at(index)?.1.caps,
+        ObjectType::Pool => k.pools.at(index).filter(|(_, p)| !p.dying)?.1.caps,
         ObjectType::Region => k.regions.at(index)?.1.caps,
         ObjectType::Mapping => k.mappings.at(index)?.1.caps,
         ObjectType::Endpoint => k.endpoints.at(index)?.1.caps,

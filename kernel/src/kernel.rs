@@ -517,12 +517,14 @@ impl Kernel {
         }
     }
 
-    /// How many capabilities name an object, if it lives and its type counts them.
+    /// How many capabilities name an object, if it lives and its type counts them. A dying Pool is past that.
     #[inline(always)]
     pub(crate) fn cap_counter(&mut self, o: ObjRef) -> Option<&mut u32> {
         let (i, g) = (o.index, o.generation);
         match o.kind {
-            ObjectType::Pool => self.pools.get_mut(Id::from_parts(i, g)).map(|x| &mut x.caps),
+            ObjectType::Pool => {
+                self.pools.get_mut(Id::from_parts(i, g)).filter(|x| !x.dying).map(|x| &mut x.caps)
+            }
             ObjectType::Region => self.regions.get_mut(Id::from_parts(i, g)).map(|x| &mut x.caps),
             ObjectType::Mapping => self.mappings.get_mut(Id::from_parts(i, g)).map(|x| &mut x.caps),
             ObjectType::Endpoint => self.endpoints.get_mut(Id::from_parts(i, g)).map(|x| &mut x.caps),

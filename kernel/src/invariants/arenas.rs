@@ -43,8 +43,8 @@ pub(super) fn counts(k: &Kernel, s: &mut super::Scratch) -> Result<(), Broken> {
     for (kind, arena) in arenas(k) {
         for index in 0..arena.slots() {
             let found = s.caps_of(kind, index).map_or(0, |count| *count);
-            let says = super::counted(k, kind, index).unwrap_or(0);
-            demand(found == says, Rule::CapCount, kind as u64, index.into())?;
+            let says = super::counted(k, kind, index);
+            demand(says.is_none_or(|says| says == found), Rule::CapCount, kind as u64, index.into())?;
         }
     }
     Ok(())

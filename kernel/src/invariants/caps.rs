@@ -37,7 +37,7 @@ fn places(k: &Kernel, s: &mut Scratch) -> Result<u32, Broken> {
     let mut linked = 0;
     for process in 0..k.processes.capacity() {
         let usable = k.caps.usable(process);
-        for (at, cap) in k.caps.stored_in(process) {
+        for (at, cap) in k.caps.stored_in(process, u16::MAX) {
             let slot = at as usize % CSPACE;
             let placed = slot != 0 && usable >> (slot / CHUNK) & 1 == 1;
             demand(placed, Rule::CapPlace, at, 0)?;
@@ -98,10 +98,10 @@ fn reply(k: &Kernel, s: &mut Scratch, at: u32, cap: &Cap) -> Result<(), Broken> 
 fn chains(k: &Kernel, s: &mut Scratch) -> Result<(), Broken> {
     chain(k, s, ROOT)?;
     for process in 0..k.processes.capacity() {
-        if k.caps.usable(process) == 0 {
-            continue;
-        }
-        for (at, _) in k.caps.stored_in(process).filter(|(_, cap)| cap.object.kind != ObjectType::Reply) {
+        // Nothing lies elsewhere.
+        let derived = |cap: &Cap| cap.object.kind != ObjectType::Reply;
+        let usable = k.caps.usable(process);
+        for (at, _) in k.caps.stored_in(process, usable).filter(|(_, cap)| derived(cap)) {
             chain(k, s, at)?;
         }
     }

@@ -146,21 +146,25 @@ fn walk(
     (level, base): (u32, u64),
     visit: &mut dyn FnMut(u32, u64, u64) -> Result<(), Broken>,
 ) -> Result<(), Broken> {
-    let entries = if level == 3 { 256 } else { 512 };
-    for at in 0..entries {
-        let entry = m.frame(table)[at];
-        if entry & PRESENT == 0 {
-            continue;
-        }
-        let address = base | (at as u64) << (12 + 9 * level);
+    let mut at = 0;
+    while let Some(found) = next_present(m, table, if level == 3 { 256 } else { 512 }, at) {
+        let entry = m.frame(table)[found % 512];
+        let address = base | (found as u64) << (12 + 9 * level);
         visit(level, address, entry)?;
         if level > 0
             && let Some(below) = frame_in(entry)
         {
             walk(m, below, (level - 1, address), visit)?;
         }
+        at = found + 1;
     }
     Ok(())
+}
+
+/// The next present entry of a table.
+fn next_present(m: &mut impl Machine, table: Frame, end: usize, from: usize) -> Option<usize> {
+    let left = m.frame(table).get(from..end)?;
+    left.iter().position(|entry| entry & PRESENT != 0).map(|at| from + at)
 }
 
 /// The root that ring 3 uses leads to the same tables.

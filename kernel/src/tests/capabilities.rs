@@ -210,3 +210,27 @@ fn a_failed_call_does_not_leave_a_grown_cspace() {
     w.invoke(a, POOL, Op::NotificationCreate, &[300]).unwrap();
     assert!(w.invoke(a, POOL, Op::PoolStatus, &[]).unwrap()[3] > before[3], "a call that succeeds keeps it");
 }
+
+/// The path for common calls must see that a Pool is dying, though it still pays for something.
+#[test]
+fn a_capability_to_a_dying_pool_is_not_copied() {
+    let mut w = World::new();
+    let a = w.actor(50);
+    let b = w.actor(40);
+    w.invoke(b, POOL, Op::PoolCreate, &[4, 3000, 10]).unwrap();
+    w.invoke(b, Slot(10), Op::RegionCreate, &[1, 11]).unwrap();
+    w.share(b, Slot(10), a, Slot(10), Rights::COPY | Rights::READ, 0);
+    w.share(b, Slot(11), a, Slot(11), Rights::READ, 0);
+    w.k.begin_end(&mut w.m, b.process, Exit::default());
+    w.settle();
+    let found = w.k.find(a.process, Slot(10)).unwrap();
+    assert!(w.k.pools.get(crate::kernel::id_of(&found.cap)).is_some_and(|p| p.dying));
+    for op in [Op::CapCopy, Op::CapMint] {
+        let copied = w.invoke(a, Slot(10), op, &[12, Rights::READ.bits().into(), 1]);
+        assert_eq!(copied, Err(Error::ObjectGone), "{op:?}");
+    }
+    w.invoke(a, Slot(10), Op::CapDelete, &[]).unwrap();
+    w.invoke(a, Slot(11), Op::CapDelete, &[]).unwrap();
+    w.settle();
+    assert_eq!(w.k.pools.live(), 2, "with its last object the Pool goes");
+}
