@@ -294,7 +294,7 @@ impl Kernel {
         Ok(())
     }
 
-    fn endow(&mut self, id: ProcessId, thread: ThreadId, plan: &Plan) -> Result<(), Error> {
+    pub(crate) fn endow(&mut self, id: ProcessId, thread: ThreadId, plan: &Plan) -> Result<(), Error> {
         let pool = self.processes.get(id).ok_or(Error::ObjectGone)?.pool;
         for (slot, grant) in plan.grants() {
             let at = self.free_slot(id, slot)?;

@@ -1,6 +1,6 @@
 //! What the invariant checker sees of the table of capabilities: slots, links and chunks as they are stored.
 
-use super::{ANCHOR, CSPACE, Cap, CapId, CapTable, NONE, SLOTS, UP};
+use super::{ANCHOR, CHUNK, CSPACE, Cap, CapId, CapTable, NONE, SLOTS, UP};
 
 /// Slots of the whole table.
 pub(crate) const ALL_SLOTS: usize = SLOTS;
@@ -41,11 +41,15 @@ impl CapTable {
         self.entries.get(at as usize)?.cap.as_ref()
     }
 
-    /// Every capability of the CSpace that stands at the place of the process in this slot, with its number.
-    pub(crate) fn stored_in(&self, process: u32) -> impl Iterator<Item = (u32, &Cap)> {
+    /// Every capability in these chunks, a bit each, of the CSpace that stands at the place of the process in this
+    /// slot, with its number.
+    pub(crate) fn stored_in(&self, process: u32, chunks: u16) -> impl Iterator<Item = (u32, &Cap)> {
         let first = process as usize * CSPACE;
-        let entries = self.entries.get(first..first + CSPACE).unwrap_or_default();
-        entries.iter().enumerate().filter_map(move |(i, e)| Some(((first + i) as u32, e.cap.as_ref()?)))
+        let all = self.entries.get(first..first + CSPACE).unwrap_or_default().chunks(CHUNK).enumerate();
+        all.filter(move |(chunk, _)| chunks >> chunk & 1 == 1).flat_map(move |(chunk, entries)| {
+            let at = (first + chunk * CHUNK) as u32;
+            entries.iter().zip(at..).filter_map(|(e, at)| Some((at, e.cap.as_ref()?)))
+        })
     }
 
     /// The links of a slot; none behind the table's end.
