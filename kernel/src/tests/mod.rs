@@ -20,7 +20,7 @@ use sila_abi::{Error, ObjectType, Op, Rights, Slot};
 
 use crate::cap::Cap;
 use crate::frames::FrameTable;
-use crate::kernel::{Capacities, Kernel, Running, reference};
+use crate::kernel::{Attention, Capacities, Kernel, Running, reference};
 use crate::machine::{Entry, Frame, Registers};
 use crate::objects::*;
 use crate::paging::{Roots, init_roots};
@@ -184,6 +184,11 @@ impl World {
         self.k.leave_wait(a.thread);
         self.k.threads.get_mut(a.thread).unwrap().state = ThreadState::Running;
         self.k.set_running(Running::Thread(a.thread));
+        // This was the choice that had to be made: the next system call may take the short path.
+        self.k.attention -= Attention::SCHEDULE;
+        if self.k.nothing_to_reap() {
+            self.k.attention -= Attention::REAP;
+        }
     }
 
     /// One system call; the answer is in the actor's registers unless it waits.
