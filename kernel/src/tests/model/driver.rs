@@ -203,6 +203,7 @@ impl Driver {
         let mut interrupts = if let Act::Invoke { interrupts, .. } = act { *interrupts } else { 0 };
         loop {
             self.w.m.preempt_after = (interrupts > 0).then_some(0);
+            self.clear_the_stage(actor);
             let before = self.rip(actor);
             self.w.call(actor, tag, |r| {
                 let (rip, rsp) = (r.rip, r.rsp);
@@ -219,8 +220,19 @@ impl Driver {
                 Some(_) => break,
             }
         }
-        let waits = !matches!(self.w.state(actor), ThreadState::Ready | ThreadState::Running);
+        let waits = !is_free(self.w.state(actor));
         Ok((!waits).then(|| Ended::with(self.w.outcome(actor).status())))
+    }
+
+    /// Lets an actor run, and nobody else be ready, so that the kernel may switch directly to whom it answers.
+    fn clear_the_stage(&mut self, actor: Actor) {
+        self.w.switch_to(actor);
+        for other in self.actors.values() {
+            let state = self.w.k.threads.get(other.thread).map(|t| t.state);
+            if other.thread != actor.thread && state == Some(ThreadState::Ready) {
+                self.w.k.leave_wait(other.thread);
+            }
+        }
     }
 
     fn rip(&self, actor: Actor) -> Option<u64> {
@@ -290,7 +302,7 @@ impl Driver {
     pub fn waits_alike(&self, process: Name) -> bool {
         let state = self.w.k.threads.get(self.actors[&process].thread).map(|t| (t.state, t.call));
         match (&self.model.people[&process].wait, state) {
-            (None, Some((ThreadState::Ready | ThreadState::Running, _))) => true,
+            (None, Some((state, _))) => is_free(state),
             (Some(Wait::Send { badge, call, .. }), Some((state, _))) => {
                 matches!(state, ThreadState::Sending { badge: b, call: c, .. } if b == *badge && c == *call)
             }
@@ -301,6 +313,11 @@ impl Driver {
             _ => false,
         }
     }
+}
+
+/// True if a thread waits for nothing.
+fn is_free(state: ThreadState) -> bool {
+    matches!(state, ThreadState::Ready | ThreadState::Running | ThreadState::Inactive)
 }
 
 fn packed(caps: &[u64]) -> u64 {

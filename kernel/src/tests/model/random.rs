@@ -283,7 +283,7 @@ impl Stage<'_> {
             count: r.pick(&[0, 2, 4, 4]).unwrap_or(0),
         };
         let waits = r.percent(85);
-        let patience = waits && self.patient && r.percent(50);
+        let patience = waits && self.patient && r.percent(65);
         Letter { caps, call: r.percent(60), waits, patience, wants }
     }
 
