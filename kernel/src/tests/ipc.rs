@@ -277,3 +277,28 @@ fn an_endow_only_capability_travels_only_with_the_copy_right_and_stays_so() {
     assert_eq!(w.invoke(server, Slot(30), Op::RegionCreate, &[1, 31]), Err(Error::EndowOnly));
     assert_eq!(w.invoke(server, Slot(30), Op::CapCopy, &[31, 0]), Err(Error::EndowOnly));
 }
+
+/// The short path of reply_recv looks at the caller's slot: that the caller waits again does not make an old Reply
+/// good.
+#[test]
+fn a_late_reply_answers_no_later_call() {
+    let mut w = World::new();
+    let [caller, slow, other] = [40, 60, 60].map(|priority| w.actor(priority));
+    for (server, slot) in [(slow, 10), (other, 11)] {
+        w.invoke(server, POOL, Op::EndpointCreate, &[0, 0, 10]).unwrap();
+        w.share(server, Slot(10), caller, Slot(slot), Rights::SEND, 0);
+        w.message(server, Call::Recv, Slot(10), forever(20));
+    }
+    let hasty = Say { deadline: w.m.time + 1000, ..forever(0) };
+    w.message(caller, Call::Call, Slot(10), hasty);
+    w.m.time += 2000;
+    w.k.enter(&mut w.m, Entry::Timer);
+    assert_eq!(w.outcome(caller).status(), Err(Error::Timeout));
+    w.message(caller, Call::Call, Slot(11), forever(0));
+    assert_eq!(w.state(caller), ThreadState::AwaitingReply);
+    let late = w.message(slow, Call::ReplyRecv, Slot(10), forever(20));
+    assert_eq!(late.status(), Err(Error::CallerGone));
+    assert_eq!(w.state(caller), ThreadState::AwaitingReply, "it waits for the other server");
+    w.message(other, Call::ReplyRecv, Slot(10), forever(20));
+    assert_eq!(w.outcome(caller).status(), Ok(()));
+}
