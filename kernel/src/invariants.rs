@@ -21,6 +21,7 @@ use crate::objects::{PoolId, Priced, ProcessId, Region, Thread};
 mod arenas;
 mod caps;
 mod frames;
+mod handovers;
 mod ipc;
 mod memory;
 mod pools;
@@ -48,13 +49,13 @@ macro_rules! rules {
 
 rules! {
     ArenaSlots = 1, "Every slot of an arena holds a live object, is retired, or is once in the list of vacant slots; the count of live objects is right. Index: object type, detail: slot.";
-    Chunks = 2, "Only the CSpace of a process that has not ended may use slots. Index: process slot, detail: its chunks, a bit each.";
+    Chunks = 2, "Only the CSpace of a process that has not ended may use slots, and of nobody's the chunk of each Handover. Index: process slot, detail: its chunks, a bit each.";
     CapPlace = 3, "A capability lies in a chunk that its CSpace may use, and never in slot 0. Index: place in the table (process slot * 1024 + slot).";
     CapObject = 4, "A capability names an object of a type that exists, by a generation that its slot has reached. Index: place.";
     CapLinks = 5, "The links between parent, siblings and children agree in both directions. Index: place.";
     CapTree = 6, "Every capability but a Reply descends from the anchor, once; the count of capabilities is right. Index: place, or number found.";
     CapShrinks = 7, "A capability has no right that its parent to the same object lacks (ENDOW apart), and the parent's badge, if it has one; one to another object is a Pool split off the parent's. Index: place.";
-    CapCount = 8, "An object that lives counts the capabilities that name it, and those that the kernel holds; a dying Pool does not. Index: object type, detail: slot.";
+    CapCount = 8, "An object that lives counts the capabilities that name it, those that the kernel holds, and, a process, the active Handovers that it takes part in; a dying Pool does not. Index: object type, detail: slot.";
     Reply = 9, "A thread that awaits a reply has exactly one Reply, somewhere; no Reply has a number that its caller has not reached. Index: thread.";
     Kept = 10, "Nothing lives that neither a capability nor its use keeps alive. Index: object type, detail: slot.";
     PoolTree = 11, "Every Pool but the root was split from a live one, and leads to the root. Index: Pool.";
@@ -89,6 +90,11 @@ rules! {
     ReapList = 40, "The reaper's list holds each dying process once, and no other. Index: process slot.";
     Verifying = 41, "Every thread that waits for a verification has one request, every request that is waited for such a thread, and the job record is where it should be. Index: thread.";
     Attention = 42, "What waits to be attended to is marked so. Index: the mark.";
+    Handover = 43, "An active Handover names two processes that exist for each service and covers its endpoint; gates are shut in the states for it; it counts its managers. Index: Handover, detail: service, or 8 managers.";
+    Deposit = 44, "A deposit belongs to a service, and is of a kind that passes on. Index: Handover, detail: deposit.";
+    Gate = 45, "An endpoint is covered by an active Handover's service or none; its gate is shut exactly while that service's is, and then it has no receiver; it was made before calls that are still to come. Index: endpoint, detail: 0 covered, 1 shut, 2 made.";
+    Retired = 46, "No thread of a process that passed its service on runs or waits, and only such are held back. Index: thread.";
+    Journal = 47, "A Journal's storage is a Region of its own, paid by the same Pool, and its records and index fit. Index: Journal.";
 }
 
 /// A rule that does not hold, and where.
@@ -118,10 +124,12 @@ fn arenas(k: &Kernel) -> [(ObjectType, &dyn ArenaView); ARENAS] {
         (ObjectType::Job, &k.jobs),
         (ObjectType::Process, &k.processes),
         (ObjectType::Thread, &k.threads),
+        (ObjectType::Handover, &k.handovers),
+        (ObjectType::Journal, &k.journals),
     ]
 }
 
-const ARENAS: usize = 8;
+const ARENAS: usize = 10;
 /// Object types have numbers below this.
 const TYPES: usize = 32;
 
@@ -136,6 +144,8 @@ fn counted(k: &Kernel, kind: ObjectType, index: u32) -> Option<u32> {
         ObjectType::Job => k.jobs.at(index)?.1.caps,
         ObjectType::Process => k.processes.at(index)?.1.caps,
         ObjectType::Thread => k.threads.at(index)?.1.caps,
+        ObjectType::Handover => k.handovers.at(index)?.1.caps,
+        ObjectType::Journal => k.journals.at(index)?.1.caps,
         _ => return None,
     })
 }
@@ -283,6 +293,7 @@ pub fn check(k: &Kernel, m: &mut impl Machine, s: &mut Scratch) -> Result<(), Br
     processes::check(k, s)?;
     threads::check(k, s)?;
     ipc::check(k, s)?;
+    handovers::check(k, s)?;
     memory::check(k, m, s)?;
     pools::check(k, s)?;
     frames::check(k, m, s)?;

@@ -1,6 +1,6 @@
 //! What the invariant checker sees of the table of capabilities: slots, links and chunks as they are stored.
 
-use super::{ANCHOR, CHUNK, CSPACE, Cap, CapId, CapTable, NONE, SLOTS, UP};
+use super::{ANCHOR, CHUNK, CSPACE, Cap, CapId, CapTable, NONE, PROCESSES, SLOTS, UP};
 
 /// Slots of the whole table.
 pub(crate) const ALL_SLOTS: usize = SLOTS;
@@ -49,6 +49,14 @@ impl CapTable {
         all.filter(move |(chunk, _)| chunks >> chunk & 1 == 1).flat_map(move |(chunk, entries)| {
             let at = (first + chunk * CHUNK) as u32;
             entries.iter().zip(at..).filter_map(|(e, at)| Some((at, e.cap.as_ref()?)))
+        })
+    }
+
+    /// Every capability in a chunk that its CSpace may use.
+    pub(crate) fn stored_everywhere(&self) -> impl Iterator<Item = (u32, &Cap)> {
+        (0..PROCESSES as u32).flat_map(|process| {
+            // What stands for no capability is in a chunk that nobody may use.
+            self.stored_in(process, self.usable(process))
         })
     }
 

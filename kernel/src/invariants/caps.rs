@@ -2,6 +2,7 @@
 
 use sila_abi::{ObjectType, Rights};
 
+use super::handovers::{NOBODYS, participants};
 use super::{Broken, Rule, Scratch, arenas, demand, id};
 use crate::arena::view::SlotView;
 use crate::cap::view::{Links, ROOT, Way};
@@ -19,6 +20,11 @@ pub(super) fn check(k: &Kernel, s: &mut Scratch) -> Result<(), Broken> {
             *count += 1;
         }
     }
+    for process in participants(k) {
+        if let Some(count) = s.caps_of(ObjectType::Process, process.index()) {
+            *count += 1;
+        }
+    }
     super::arenas::counts(k, s)
 }
 
@@ -32,12 +38,19 @@ fn chunks(k: &Kernel) -> Result<(), Broken> {
     Ok(())
 }
 
+/// Everybody's CSpaces, and nobody's.
+fn cspaces(k: &Kernel) -> impl Iterator<Item = u32> + use<> {
+    (0..k.processes.capacity().min(NOBODYS)).chain([NOBODYS])
+}
+
 /// Looks at every slot; counts capabilities that take part in derivation.
 fn places(k: &Kernel, s: &mut Scratch) -> Result<u32, Broken> {
     let mut linked = 0;
-    for process in 0..k.processes.capacity() {
+    for process in cspaces(k) {
         let usable = k.caps.usable(process);
-        for (at, cap) in k.caps.stored_in(process, u16::MAX) {
+        // The first chunk of nobody's CSpace stands for what is no capability.
+        let looked_at = if process == NOBODYS { u16::MAX << 1 } else { u16::MAX };
+        for (at, cap) in k.caps.stored_in(process, looked_at) {
             let slot = at as usize % CSPACE;
             let placed = slot != 0 && usable >> (slot / CHUNK) & 1 == 1;
             demand(placed, Rule::CapPlace, at, 0)?;
@@ -79,10 +92,11 @@ fn named(k: &Kernel, s: &mut Scratch, at: u32, cap: &Cap) -> Result<(), Broken> 
     demand(reached && object.generation > 0, Rule::CapObject, at, object.index.into())
 }
 
-/// A Reply names a caller by its slot, and the call by a number that no other has.
+/// A Reply names a caller and the endpoint called by their slots, and the call by a number that no other has.
 fn reply(k: &Kernel, s: &mut Scratch, at: u32, cap: &Cap) -> Result<(), Broken> {
-    let caller = cap.object.index;
-    demand(caller < k.threads.capacity(), Rule::CapObject, at, caller.into())?;
+    let (caller, endpoint) = (cap.object.index, cap.object.generation);
+    let exist = caller < k.threads.capacity() && endpoint < k.endpoints.capacity();
+    demand(exist, Rule::CapObject, at, caller.into())?;
     demand(cap.badge <= k.calls, Rule::Reply, caller, cap.badge)?;
     let waits = |t: &Thread| t.state == ThreadState::AwaitingReply && t.call == cap.badge;
     if k.threads.at(caller).is_some_and(|(_, t)| waits(t))
@@ -97,7 +111,7 @@ fn reply(k: &Kernel, s: &mut Scratch, at: u32, cap: &Cap) -> Result<(), Broken> 
 /// parent.
 fn chains(k: &Kernel, s: &mut Scratch) -> Result<(), Broken> {
     chain(k, s, ROOT)?;
-    for process in 0..k.processes.capacity() {
+    for process in cspaces(k) {
         // Nothing lies elsewhere.
         let derived = |cap: &Cap| cap.object.kind != ObjectType::Reply;
         let usable = k.caps.usable(process);

@@ -35,7 +35,7 @@ fn receiver(k: &Kernel, id: EndpointId, e: &Endpoint) -> Result<(), Broken> {
 fn rendezvous(k: &Kernel, id: EndpointId, e: &Endpoint) -> Result<(), Broken> {
     let (sends, receives) = (e.senders.ends().0.is_some(), e.receivers.ends().0.is_some());
     let alone = !(sends && receives);
-    let hopeful = !sends || e.receiver.is_some() || e.durable;
+    let hopeful = !sends || e.receiver.is_some() || e.durable || e.shut.is_some();
     demand(alone && hopeful, Rule::Rendezvous, id.index(), 0)?;
     let waiting = k.threads.iter().filter(|(_, t)| t.state == ThreadState::Receiving { endpoint: id });
     let own = waiting.into_iter().all(|(_, t)| e.receiver == Some(t.process));

@@ -51,6 +51,12 @@ fn pages(k: &Kernel, m: &mut impl Machine, map: &Mapping) -> Result<(), u64> {
     };
     let root = p.roots.ok_or(0u64)?.kernel;
     let mut table = None;
+    if let Some(only) = map.table
+        && (0..map.range.pages())
+            .any(|page| leaf_table(m, root, map.range.start() + page * 4096) != Some(only))
+    {
+        return Err(map.range.start());
+    }
     for page in 0..map.range.pages() {
         let address = map.range.start() + page * 4096;
         if page == 0 || address.is_multiple_of(1 << 21) {
@@ -94,7 +100,7 @@ fn pins(k: &Kernel, s: &mut Scratch) -> Result<(), Broken> {
     Ok(())
 }
 
-fn pin(k: &Kernel, s: &mut Scratch, id: RegionId) -> Result<(), Broken> {
+pub(super) fn pin(k: &Kernel, s: &mut Scratch, id: RegionId) -> Result<(), Broken> {
     match regions_use(s, k, id) {
         Some(found) => {
             found.pins += 1;

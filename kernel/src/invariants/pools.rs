@@ -4,6 +4,8 @@ use sila_abi::ObjectType;
 
 use super::{Broken, Rule, Scratch, demand};
 use crate::cap::CapTable;
+use crate::handover::Handover;
+use crate::journal::Journal;
 use crate::kernel::Kernel;
 use crate::objects::{
     Backing, Endpoint, Job, Mapping, Notification, Pool, PoolId, Process, Region, Thread, cost,
@@ -23,6 +25,8 @@ pub(super) fn check(k: &Kernel, s: &mut Scratch) -> Result<(), Broken> {
     k.endpoints.iter().try_for_each(|(_, x)| s.pay(k, x.pool, 0, cost::<Endpoint>()))?;
     k.notifications.iter().try_for_each(|(_, x)| s.pay(k, x.pool, 0, cost::<Notification>()))?;
     k.jobs.iter().try_for_each(|(_, x)| s.pay(k, x.pool, 0, cost::<Job>()))?;
+    k.handovers.iter().try_for_each(|(_, x)| s.pay(k, x.pool, 0, cost::<Handover>()))?;
+    k.journals.iter().try_for_each(|(_, x)| s.pay(k, x.pool, 0, cost::<Journal>()))?;
     for (id, p) in k.processes.iter() {
         s.pay(k, p.payer, 0, cost::<Process>())?;
         let chunks = u64::from(k.caps.usable(id.index()).count_ones());

@@ -132,6 +132,7 @@ fn timers(k: &Kernel) -> Result<(), Broken> {
                 k.threads.at(*i).is_some_and(|(_, t)| t.quirks.contains(Quirks::TIMED))
             }
             Alarm::Notification(i) => k.notifications.at(*i).is_some(),
+            Alarm::Handover(i) => k.handovers.at(*i).is_some(),
         };
         demand(above && right && waits, Rule::Timers, at as u64, *deadline)?;
     }

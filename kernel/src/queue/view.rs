@@ -1,6 +1,6 @@
 //! What the invariant checker sees of queues and timers: links and places as they are stored.
 
-use super::{Alarm, Link, NONE, NOTIFICATIONS, Queue, ReadyQueues, THREADS, Timers};
+use super::{Alarm, HANDOVERS, Link, NONE, NOTIFICATIONS, Queue, ReadyQueues, THREADS, Timers};
 
 const fn some(slot: u32) -> Option<u32> {
     if slot == NONE { None } else { Some(slot) }
@@ -44,6 +44,7 @@ impl Timers {
         match alarm {
             Alarm::Thread(i) => some(self.thread_at[i as usize % THREADS]),
             Alarm::Notification(i) => some(self.notification_at[i as usize % NOTIFICATIONS]),
+            Alarm::Handover(i) => some(self.handover_at[i as usize % HANDOVERS]),
         }
     }
 }

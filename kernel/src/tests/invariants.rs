@@ -1,7 +1,9 @@
 //! Each invariant is seen to fail when it is broken, and the book explains each.
 
+use super::handover::Rig;
 use super::*;
 use crate::cap::CapId;
+use crate::handover::Handover;
 use crate::invariants::Rule;
 use crate::kernel::Attention;
 use crate::machine::Machine;
@@ -194,12 +196,56 @@ fn a_busy_kernel_is_sound() {
     assert!(matches!(b.w.state(b.waiter), ThreadState::Waiting { .. }));
 }
 
+/// A service with an open Handover, an unanswered call in deposit, and a Journal.
+fn handed() -> Rig {
+    let mut rig = Rig::new(1);
+    let v1 = rig.v1[0];
+    rig.call(0, 1);
+    assert_eq!(rig.receive(v1, 20).status(), Ok(()));
+    rig.w.invoke(v1, handover::H, Op::HandoverDeposit, &[0, 20]).unwrap();
+    rig.w.invoke(v1, POOL, Op::RegionCreate, &[1, 40]).unwrap();
+    rig.w.invoke(v1, POOL, Op::JournalCreate, &[40, 41]).unwrap();
+    rig
+}
+
+fn the_handover(rig: &mut Rig) -> &mut Handover {
+    let id = rig.w.k.handovers.iter().next().unwrap().0;
+    rig.w.k.handovers.get_mut(id).unwrap()
+}
+
+/// As [`DAMAGES`], to a Handover and a Journal.
+const HANDED: &[(Rule, fn(&mut Rig))] = &[
+    (Rule::Handover, |rig| the_handover(rig).managers += 1),
+    (Rule::Deposit, |rig| the_handover(rig).deposits[0] = u8::MAX),
+    (Rule::Gate, |rig| {
+        let from = rig.v1[0].process;
+        let id = the_handover(rig).services[0].unwrap().endpoint;
+        rig.w.k.endpoints.get_mut(id).unwrap().shut = Some(from);
+    }),
+    (Rule::Retired, |rig| {
+        let process = rig.v1[0].process;
+        rig.w.k.processes.get_mut(process).unwrap().retired = true;
+    }),
+    (Rule::Journal, |rig| {
+        let id = rig.w.k.journals.iter().next().unwrap().0;
+        rig.w.k.journals.get_mut(id).unwrap().records = 1 << 20;
+    }),
+];
+
 #[test]
 fn every_rule_notices_what_breaks_it() {
     for (rule, damage) in DAMAGES {
         noticed(*rule, "alone", damage);
     }
-    let covered: Vec<Rule> = DAMAGES.iter().map(|(rule, _)| *rule).collect();
+    for (rule, damage) in HANDED {
+        let mut rig = handed();
+        rig.w.sound();
+        damage(&mut rig);
+        let found = rig.w.k.check_invariants(&mut rig.w.m);
+        assert_eq!(found.map_err(|broken| broken.rule), Err(*rule));
+    }
+    let mut covered: Vec<Rule> = DAMAGES.iter().map(|(rule, _)| *rule).collect();
+    covered.extend(HANDED.iter().map(|(rule, _)| *rule));
     assert_eq!(covered, Rule::ALL, "each rule has its damage, in order");
 }
 

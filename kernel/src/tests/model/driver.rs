@@ -100,6 +100,7 @@ impl Driver {
         let found = self.perform(who, act)?;
         self.w.m.preempt_after = None;
         self.w.settle();
+        self.w.sound();
         self.new_process(&people);
         if found.map(|e| e.result) != expected.map(|e| e.result) {
             return Err(std::format!("the kernel says {found:?}, the model {expected:?}"));
