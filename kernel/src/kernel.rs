@@ -5,7 +5,9 @@ use sila_abi::{Error, ObjectType, Rights, Slot};
 
 use crate::arena::{Arena, Id};
 use crate::cap::{CSPACE, Cap, CapId, CapTable, MAX_CHUNKS, ObjRef};
+use crate::device_table::DeviceTable;
 use crate::frames::FrameTable;
+use crate::interrupts::Interrupts;
 use crate::keyring::KeyRing;
 use crate::machine::{Frame, Machine};
 use crate::objects::*;
@@ -111,14 +113,7 @@ const IDLE: u32 = u32::MAX;
 /// Stands for it when the verification context runs.
 const VERIFICATION: u32 = u32::MAX - 1;
 
-/// A boot-time interrupt line and what it signals.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct IrqLine {
-    /// Notification and flags.
-    pub bound: Option<(NotificationId, u64)>,
-}
-
-/// Interrupt lines that may be bound.
+/// Global interrupt lines that devices may have.
 pub const IRQ_LINES: usize = 24;
 
 /// Chunks that one system call can make CSpaces grow by: a receiver's capability slots (two chunks at
@@ -160,7 +155,8 @@ pub struct Kernel {
     pub(crate) dead_regions: Vec<RegionId>,
     pub(crate) doomed: Vec<ProcessId>,
     pub(crate) next_process: u64,
-    pub(crate) irqs: [IrqLine; IRQ_LINES],
+    pub(crate) devices: DeviceTable,
+    pub(crate) interrupts: Interrupts,
     pub(crate) ports: Vec<(u16, u16)>,
     pub(crate) grown: [Option<CapId>; GROWN],
     pub(crate) ram_bytes: u64,
@@ -207,7 +203,8 @@ impl Kernel {
             dead_regions: Vec::with_capacity(capacities.regions as usize),
             doomed: Vec::with_capacity(capacities.threads as usize),
             next_process: 1,
-            irqs: [IrqLine::default(); IRQ_LINES],
+            devices: DeviceTable::default(),
+            interrupts: Interrupts::default(),
             ports: Vec::with_capacity(32),
             grown: [None; GROWN],
             ram_bytes: 0,

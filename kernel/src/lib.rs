@@ -14,12 +14,14 @@ pub mod cap;
 pub mod cpu;
 pub mod create;
 mod cspace;
+pub mod device_table;
 mod devices;
 pub mod endow;
 pub mod entry;
 pub mod fast;
 mod fault;
 pub mod frames;
+pub mod interrupts;
 mod introspect;
 mod invoke;
 mod ipc;
@@ -28,14 +30,18 @@ pub mod keyring;
 pub mod log;
 pub mod machine;
 mod memory;
+pub mod mint;
 mod notification;
 pub mod objects;
 pub mod paging;
+pub mod pci;
 mod process;
 pub mod queue;
 mod sched;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim_config;
 mod tasks;
 #[cfg(test)]
 mod tests;

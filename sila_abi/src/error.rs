@@ -108,6 +108,7 @@ errors! {
     GrantUnrequested = 70, "a grant names a request that the manifest does not hold";
     PoolInUse = 71, "the Pool still pays for objects";
     ImageTooLarge = 72, "data and stack exceed the 16 MiB that a new process may have";
+    DeviceRegion = 73, "the Region is a device's registers and not memory";
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod abuse;
 mod capabilities;
+mod devices;
 mod ipc;
 mod memory;
 mod processes;
