@@ -29,7 +29,7 @@ const CHIPSET: [(u64, u64); 2] = [(0, 0x10_0000), (0xfec0_0000, 0x1_0000_0000)];
 const CHIPSET_PORTS: [(u64, u64); 1] = [(0xae00, 0xb040)];
 
 /// The serial ports of a PC: first port, and ISA interrupt.
-const SERIAL: [(u16, u8); 4] = [(0x3f8, 4), (0x2f8, 3), (0x3e8, 4), (0x2e8, 3)];
+pub const SERIAL: [(u16, u8); 4] = [(0x3f8, 4), (0x2f8, 3), (0x3e8, 4), (0x2e8, 3)];
 const SERIAL_PORTS: u16 = 8;
 /// Class of a serial port like the 16550.
 const SERIAL_CLASS: u32 = 0x07_0002;

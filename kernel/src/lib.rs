@@ -7,9 +7,11 @@
 
 extern crate alloc;
 
+pub mod acpi;
 pub mod arena;
 pub mod audit;
 pub mod boot;
+pub mod calibrate;
 pub mod cap;
 pub mod cpu;
 pub mod create;
