@@ -82,7 +82,7 @@ refusals! {
     NoDisable = 18, "the device cannot be kept from raising its line";
     Taken = 19, "it was handed out already";
     Incomplete = 20, "there are more devices or memory ranges than the kernel can tell apart";
-    Kept = 21, "the kernel keeps devices of this class: bridges, memory, system peripherals, power";
+    Kept = 21, "the kernel keeps devices of this class";
     LineKept = 22, "the line is the platform's own, or a serial port's";
 }
 

@@ -1,12 +1,12 @@
 //! Images, manifests, packages, boot bundles and trust records: every check by its own error.
 #![allow(clippy::expect_used, reason = "helpers of tests, which Clippy does not see as tests")]
 use proptest::prelude::*;
-use sila_abi::device::PciDevice;
 use sila_abi::boot::{
     BootGrant, BootManifest, BootModule, BootObject, BootObjectKind, Bundle, BundleEntry, BundleError,
     BundleHeader,
 };
 use sila_abi::contract::{Contract, ContractError, Node, Operation, Predicate, When};
+use sila_abi::device::PciDevice;
 use sila_abi::manifest::{
     CapRequest, Codec, Dependency, Manifest, ManifestError, ManifestFlags, ModuleKind, Resources, Selector,
     ServiceDecl,

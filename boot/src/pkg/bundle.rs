@@ -303,7 +303,7 @@ impl ObjectSection {
         Ok(BootObject { name: name(&self.name)?, kind })
     }
 
-    fn to_kind(&self) -> Result<BootObjectKind> {
+    pub(super) fn to_kind(&self) -> Result<BootObjectKind> {
         let given = self.parameters.clone();
         let plain = match self.kind.as_str() {
             "pool" => {

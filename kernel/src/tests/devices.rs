@@ -200,7 +200,7 @@ fn every_operation_on_or_with_a_region_but_mapping_and_status_refuses_a_device()
         };
         if slot == Slot(40) {
             let object = crate::cap::ObjRef { kind: row.object.unwrap(), index: 0, generation: 1 };
-            let _ = w.k.find(a.process, slot).map(|f| w.k.delete(&mut w.m, a.process, f.id));
+            let _ = w.k.find(a.process, slot).map(|f| w.k.delete(&mut w.m, f.id));
             w.give(a, slot, object, Rights::USE);
         }
         let mut args = [region; 6];
