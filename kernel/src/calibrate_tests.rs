@@ -121,7 +121,7 @@ fn references_that_do_not_tick_are_dead_after_few_readings() {
     // The time stamp counter stands or goes back: nothing to believe.
     let (_, sample) = run(&mut |turn| Reading { before: 7, after: 7, ..at(turn, u64::from(turn) * 10) });
     assert_eq!(rates(&("x", sample)), None);
-    let back = |turn: u32| Reading { before: 1 << 40 - u64::from(turn % 30), ..at(turn, u64::from(turn)) };
+    let back = |turn: u32| Reading { before: 1 << (40 - turn % 30), ..at(turn, u64::from(turn)) };
     assert!(run(&mut |turn| back(turn)).1.is_none());
 }
 

@@ -325,7 +325,7 @@ pub(crate) fn judge_window(
 fn memory_range(window: &Window) -> Result<(u64, u64), Refusal> {
     let end = window.base.checked_add(window.length).filter(|end| *end <= REACH);
     let end = end.ok_or(Refusal::OutOfReach)?.next_multiple_of(PAGE);
-    if window.base % PAGE != 0 {
+    if !window.base.is_multiple_of(PAGE) {
         return Err(Refusal::Unaligned);
     }
     if (end - window.base) / PAGE > MAX_REGION {
@@ -341,17 +341,11 @@ fn port_range(window: &Window, platform: &Platform<'_>) -> Result<(u64, u64), Re
     if window.base < FIRST_PORT || reserved { Err(Refusal::ReservedPorts) } else { Ok(range) }
 }
 
-/// What another window takes: the pages that it touches, or its ports. One that has no address takes nothing.
+/// What another window takes; one that has no address takes nothing.
 fn footprint(window: &Window) -> (u64, u64) {
-    if window.base == 0 {
-        return (0, 0);
-    }
     // Of one that makes no sense at least the place that it names.
     let end = window.base.saturating_add(window.length.max(1));
-    match window.space {
-        Space::Memory => (window.base & !(PAGE - 1), end.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX)),
-        Space::Ports => (window.base, end),
-    }
+    if window.base == 0 { (0, 0) } else { (window.base, end) }
 }
 
 const fn overlap(a: (u64, u64), b: (u64, u64)) -> bool {

@@ -120,8 +120,8 @@ fn every_window_that_is_not_harmless_is_refused_for_its_own_reason() {
         (memory(0x8_0000_0000, 0x2000_0000), Some(TooLarge)),
         (memory(1 << 44, MIB), Some(OutOfReach)),
         (memory((1 << 44) - MIB, 2 * MIB), Some(OutOfReach)),
-        (memory(u64::MAX & !0xfff, 0x1000), Some(OutOfReach)),
-        (memory(u64::MAX & !0xfff, 1 << 63), Some(OutOfReach)),
+        (memory(!0xfff, 0x1000), Some(OutOfReach)),
+        (memory(!0xfff, 1 << 63), Some(OutOfReach)),
         // RAM, its first and last page, what reaches into it from both sides, and what lies around it.
         (memory(0x10_0000, 0x1000), Some(Memory)),
         (memory(0x1fff_f000, 0x1000), Some(Memory)),
@@ -162,6 +162,17 @@ fn every_window_that_is_not_harmless_is_refused_for_its_own_reason() {
         (ports(0xff8, 8), Some(ReservedPorts)),
     ] {
         assert_eq!(verdict(window), want.map_or(Ok(()), Err), "{window:x?}");
+    }
+}
+
+#[test]
+fn a_page_that_the_platform_keeps_a_part_of_is_kept_whole() {
+    for (start, end, kept) in [(0x800, 0x900, true), (0xfff, 0x1000, true), (0x1000, 0x1100, false)] {
+        let part = Reserved { start: 0xfe00_0000 + start, end: 0xfe00_0000 + end, why: Refusal::Chipset };
+        let window = memory(0xfe00_0000, 0x100);
+        let platform = Platform { memory: &[part], ..platform() };
+        let verdict = judge_window(&window, (0, 0), &[function(HERE, &[window])], &platform);
+        assert_eq!(verdict.err(), kept.then_some(Refusal::Chipset), "{start:#x}");
     }
 }
 

@@ -138,9 +138,6 @@ impl Kernel {
     pub(crate) fn seal(&mut self, id: RegionId) -> Result<(), Error> {
         let flushed = |k: &Kernel, e| k.frames.is_flushed(e);
         let r = self.regions.get(id).ok_or(Error::ObjectGone)?;
-        if r.is_device() {
-            return Err(Error::DeviceRegion);
-        }
         if r.writable > 0 || !flushed(self, r.epoch) {
             return Err(Error::StillWritable);
         }
