@@ -192,6 +192,20 @@ fn a_wrong_checksum_or_length_drops_the_table_alone() {
 }
 
 #[test]
+fn an_entry_too_short_to_be_one_ends_its_table() {
+    for length in [0, 1] {
+        // What follows would be an I/O APIC if the entry were skipped by its length.
+        let mut body = vec![0, 0, 0, 0, 0, 0, 0, 0, 9, length];
+        body.extend(if length == 1 { &[12u8, 0, 0][..] } else { &[][..] });
+        body.extend([0, 0, 0xc1, 0xfe, 0, 0, 0, 0, 1, 12, 0, 0, 0, 0, 0xc2, 0xfe, 0, 0, 0, 0]);
+        let mut m = Memory::new();
+        let table = m.table(b"APIC", &body);
+        let rsdp = m.root(&[table]);
+        assert_eq!(Tables::read(&m, Some(rsdp)).ioapics[0], (0xfec0_0000, 0), "{length}");
+    }
+}
+
+#[test]
 fn more_than_the_lists_hold_is_told() {
     let mut body = vec![0; 8];
     for i in 0..60u32 {
