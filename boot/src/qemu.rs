@@ -236,6 +236,12 @@ mod tests {
     }
 
     #[test]
+    fn more_arguments_come_last() {
+        let board = Board { extra: vec!["-device".into(), "edu".into()], ..Board::default() };
+        assert!(line(&board, true).ends_with("-device edu"));
+    }
+
+    #[test]
     fn a_machine_without_serial_port_or_screen_can_be_had() {
         let board = Board { serial: false, graphics: false, ..Board::default() };
         let line = line(&board, true);

@@ -11,6 +11,7 @@ use crate::objects::*;
 const PRESENT: u64 = 1;
 const WRITABLE: u64 = 2;
 const USER: u64 = 4;
+const UNCACHED: u64 = 3 << 3;
 const OWNED: u64 = 1 << 9;
 const NO_EXECUTE: u64 = 1 << 63;
 const FRAME_BITS: u64 = 0x000f_ffff_ffff_f000;
@@ -41,6 +42,8 @@ pub enum Rule {
     Explained = 4,
     /// The upper half is the kernel's template, unreachable from ring 3.
     KernelHalf = 5,
+    /// Pages of device Regions are uncached, others are cached; none of the former is memory.
+    DeviceUncached = 6,
 }
 
 impl Kernel {
@@ -108,6 +111,11 @@ impl Kernel {
         if writable && executable {
             return Err(Rule::WriteXorExecute);
         }
+        if self.shows_device(id, address) != (leaf & UNCACHED == UNCACHED)
+            || leaf & UNCACHED != 0 && self.frames.is_managed(frame)
+        {
+            return Err(Rule::DeviceUncached);
+        }
         if executable {
             return if self.in_image(m, id, frame) { Ok(()) } else { Err(Rule::VerifiedCode) };
         }
@@ -145,6 +153,19 @@ impl Kernel {
             at = map.next;
         }
         None
+    }
+
+    /// True if the mapping record at an address is of a device Region.
+    fn shows_device(&self, id: ProcessId, address: u64) -> bool {
+        let mut at = self.processes.get(id).and_then(|p| p.mappings);
+        while let Some(map) = at.and_then(|x| self.mappings.get(x)) {
+            let (start, pages) = (map.range.start(), map.range.pages());
+            if address >= start && (address - start) >> 12 < pages {
+                return self.regions.get(map.region).is_some_and(Region::is_device);
+            }
+            at = map.next;
+        }
+        false
     }
 
     fn is_message_page(&self, id: ProcessId, address: u64, frame: Frame) -> bool {

@@ -12,15 +12,14 @@ use sila_crypto::hash::{bulk_digest, id_digest};
 
 use crate::cap::{Cap, ObjRef};
 use crate::create::Recipe;
+use crate::device_table::DeviceTable;
 use crate::endow::{self, Source};
 use crate::frames::{Epoch, FrameTable};
 use crate::kernel::{Capacities, Fail, Kernel, PERMANENT, reference};
 use crate::keyring::KeyRing;
 use crate::machine::{FRAME_SIZE, Frame, Machine};
+use crate::mint::{self, NotMinted};
 use crate::objects::*;
-
-/// I/O port ranges that a process may be given: the four UARTs of a PC.
-const PORTS: [(u16, u16); 4] = [(0x3f8, 8), (0x2f8, 8), (0x3e8, 8), (0x2e8, 8)];
 
 /// Why the system does not start.
 #[derive(Debug)]
@@ -37,6 +36,8 @@ pub enum BootError {
     ModuleMissing(Name),
     /// An object cannot be made.
     Object(Name, Error),
+    /// A part of a device is not handed out.
+    Device(Name, NotMinted),
     /// The kernel's own storage does not suffice.
     Memory,
 }
@@ -50,6 +51,7 @@ impl fmt::Display for BootError {
             Self::Module(n, e) => write!(f, "boot module {n}: {} ({:?})", e.error, e.detail),
             Self::ModuleMissing(n) => write!(f, "boot module {n} is not in the bundle"),
             Self::Object(n, e) => write!(f, "boot object {n}: {e}"),
+            Self::Device(n, e) => write!(f, "boot object {n}: {e}"),
             Self::Memory => f.write_str("not enough memory to start"),
         }
     }
@@ -67,8 +69,6 @@ pub struct BootInfo {
     pub bundle: &'static [u8],
     /// The frame that the bundle begins with.
     pub bundle_frame: Frame,
-    /// Global interrupt line of each ISA interrupt.
-    pub isa_lines: [u8; 16],
     /// Bytes of usable RAM.
     pub ram_bytes: u64,
 }
@@ -81,7 +81,12 @@ struct Named {
 
 impl Kernel {
     /// Verifies the bundle and starts what it lists.
-    pub fn boot(m: &mut impl Machine, frames: FrameTable, info: &BootInfo) -> Result<Self, BootError> {
+    pub fn boot(
+        m: &mut impl Machine,
+        frames: FrameTable,
+        devices: DeviceTable,
+        info: &BootInfo,
+    ) -> Result<Self, BootError> {
         let bundle = Bundle::parse(info.bundle).map_err(BootError::Bundle)?;
         let root = RootKeys::decode(part(&bundle, EntryKind::RootSet)?)?;
         let signatures =
@@ -90,6 +95,7 @@ impl Kernel {
             chain::verify_boot_manifest(part(&bundle, EntryKind::BootManifest)?, &signatures, &root)?;
         let mut kernel = Kernel::new(frames, Capacities::BOOT).ok_or(BootError::Memory)?;
         kernel.ram_bytes = info.ram_bytes;
+        kernel.devices = devices;
         kernel.test_system = manifest.purpose == Purpose::Test;
         if kernel.test_system {
             kernel.verifier.prepare_hold();
@@ -97,8 +103,9 @@ impl Kernel {
         kernel.keyring = KeyRing::from_boot(&manifest, root)?;
         let mut objects = Vec::new();
         for object in manifest.objects.iter() {
-            let cap = kernel.boot_object(object, info).map_err(|e| BootError::Object(object.name, e))?;
-            objects.push(Named { name: object.name, cap });
+            if let Some(cap) = kernel.boot_object(m, object, info)? {
+                objects.push(Named { name: object.name, cap });
+            }
         }
         for module in manifest.modules.iter() {
             kernel.boot_module(m, &bundle, info, &manifest, module, &objects)?;
@@ -116,11 +123,32 @@ impl Kernel {
         Ok(kernel)
     }
 
-    /// Makes a boot object. The kernel itself holds one capability to it, so that it never ends.
-    fn boot_object(&mut self, object: &BootObject, info: &BootInfo) -> Result<Cap, Error> {
+    /// Makes a boot object; `None` for an optional part of a device that there is not. The kernel itself
+    /// holds one capability to it, so that it never ends.
+    pub(crate) fn boot_object(
+        &mut self,
+        m: &mut impl Machine,
+        object: &BootObject,
+        info: &BootInfo,
+    ) -> Result<Option<Cap>, BootError> {
+        let made = match self.mint(m, &object.kind) {
+            Some(Err(NotMinted::Device(refusal))) if mint::is_optional(&object.kind) => {
+                m.log(format_args!("boot object {} is left out: {refusal}", object.name));
+                return Ok(None);
+            }
+            Some(made) => made.map_err(|e| BootError::Device(object.name, e)),
+            None => self.plain_object(object, info).map_err(|e| BootError::Object(object.name, e)),
+        };
+        let cap = Cap { object: made?, rights: Rights::USE, badge: 0 };
+        self.hold(&cap);
+        Ok(Some(cap))
+    }
+
+    /// Makes a boot object that is no part of a device.
+    fn plain_object(&mut self, object: &BootObject, info: &BootInfo) -> Result<ObjRef, Error> {
         let permanent = |kind, index| ObjRef { kind, index, generation: PERMANENT };
         let root = self.root_pool;
-        let reference = match object.kind {
+        Ok(match object.kind {
             BootObjectKind::Pool { frames, object_bytes } => {
                 reference(ObjectType::Pool, self.split_pool(root, frames, object_bytes)?)
             }
@@ -129,19 +157,6 @@ impl Kernel {
             }
             BootObjectKind::Notification => reference(ObjectType::Notification, self.new_notification(root)?),
             BootObjectKind::Job => reference(ObjectType::Job, self.new_job()?),
-            BootObjectKind::IoPorts { base, len } => {
-                let inside =
-                    |&(b, l): &(u16, u16)| base >= b && base as u32 + len as u32 <= b as u32 + l as u32;
-                if !PORTS.iter().any(inside) {
-                    return Err(Error::PortOutOfRange);
-                }
-                self.ports.push((base, len));
-                permanent(ObjectType::IoPorts, self.ports.len() as u32 - 1)
-            }
-            BootObjectKind::IrqHandler { line } => {
-                let global = info.isa_lines.get(line as usize).copied().ok_or(Error::InvalidArgument)?;
-                permanent(ObjectType::IrqHandler, global as u32)
-            }
             BootObjectKind::KeyRing => permanent(ObjectType::KeyRing, 0),
             BootObjectKind::Policy => permanent(ObjectType::Policy, 0),
             BootObjectKind::SystemControl => permanent(ObjectType::SystemControl, 0),
@@ -152,10 +167,7 @@ impl Kernel {
                 reference(ObjectType::Region, self.fixed_region(info.bundle_frame, pages)?)
             }
             _ => return Err(Error::InvalidOperation),
-        };
-        let cap = Cap { object: reference, rights: Rights::USE, badge: 0 };
-        self.hold(&cap);
-        Ok(cap)
+        })
     }
 
     fn new_job(&mut self) -> Result<JobId, Error> {

@@ -1,9 +1,9 @@
 //! Operations on devices, the key ring and the system as a whole.
 
-use sila_abi::{Error, Op};
+use sila_abi::{Error, ObjectType, Op};
 
-use crate::invoke::{Flow, Invocation, permitted};
-use crate::kernel::{Fail, Kernel};
+use crate::invoke::{Flow, Invocation};
+use crate::kernel::{Fail, Kernel, id_of};
 use crate::machine::{Machine, PowerOff};
 use crate::objects::*;
 use crate::verify::{COPY_MAX, Wanted};
@@ -17,21 +17,9 @@ impl Kernel {
     ) -> Result<Flow, Fail> {
         let index = c.found.cap.object.index;
         match op {
-            Op::IrqBind => {
-                let n: NotificationId = c.arg_id(0)?;
-                let line = self.irqs.get_mut(index as usize).ok_or(Error::ObjectGone)?;
-                let flags = c.caps[0].map_or(0, |f| permitted(&f.cap, c.args[1]));
-                line.bound = Some((n, flags));
-                m.mask_interrupt(index as u8, false);
-                Ok(Flow::words(&[]))
-            }
-            Op::IrqAck => {
-                if self.irqs.get(index as usize).is_none_or(|l| l.bound.is_none()) {
-                    return Err(Error::NotBound.into());
-                }
-                m.mask_interrupt(index as u8, false);
-                Ok(Flow::words(&[]))
-            }
+            Op::IrqBind => self.irq_bind(m, c),
+            Op::IrqAck => self.irq_ack(m, c),
+            Op::IrqUnbind => self.irq_unbind(m, c),
             Op::PortRead => {
                 let (port, width) = self.port(index, c.args[0], c.args[1])?;
                 Ok(Flow::words(&[m.port_read(port, width) as u64]))
@@ -44,6 +32,16 @@ impl Kernel {
             }
             _ => Ok(Flow::words(&[m.now()])),
         }
+    }
+
+    /// Whatever takes a Region takes memory, which the kernel may read: a device's registers are mapped and
+    /// looked at, and nothing else.
+    pub(crate) fn refuse_device(&self, found: &Found) -> Result<(), Error> {
+        let is_region = found.cap.object.kind == ObjectType::Region;
+        if is_region && self.regions.get(id_of(&found.cap)).is_some_and(Region::is_device) {
+            return Err(Error::DeviceRegion);
+        }
+        Ok(())
     }
 
     fn port(&self, index: u32, offset: u64, width: u64) -> Result<(u16, u8), Error> {

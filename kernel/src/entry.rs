@@ -36,7 +36,7 @@ impl Kernel {
                 self.attention |= Attention::SCHEDULE;
                 self.run_timers(m);
             }
-            Entry::Interrupt { line } => self.interrupt(line),
+            Entry::Interrupt { line } => self.interrupt(m, line),
             Entry::VerificationDone => self.verification_done(m),
         }
         self.settle(m)
@@ -228,11 +228,5 @@ impl Kernel {
         }
         while !m.interrupt_pending() && self.reap_step(m) {}
         true
-    }
-
-    fn interrupt(&mut self, line: u8) {
-        if let Some((n, flags)) = self.irqs.get(line as usize).and_then(|l| l.bound) {
-            self.signal(n, flags);
-        }
     }
 }

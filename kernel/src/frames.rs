@@ -76,6 +76,11 @@ impl FrameTable {
         self.info.get(frame.0 as usize).map(|i| i.state)
     }
 
+    /// True if the frame is the allocator's, free or not.
+    pub fn is_managed(&self, frame: Frame) -> bool {
+        self.state(frame).is_some_and(|s| s != State::Unmanaged)
+    }
+
     /// Frames the allocator owns.
     pub const fn total(&self) -> u32 {
         self.total

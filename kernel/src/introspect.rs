@@ -1,5 +1,6 @@
 //! Introspection: what `ps`, `caps`, `mem` and tests see is read from the live objects.
 
+use sila_abi::device::DeviceRecord;
 use sila_abi::status::{MemoryRecord, ProcessRecord};
 use sila_abi::syscall::{MAX_WORDS, REGISTER_WORDS};
 use sila_abi::{Error, Op, Slot};
@@ -18,6 +19,7 @@ const PAGE_WORDS: usize = MAX_WORDS - REGISTER_WORDS;
 const CHUNK_WORDS: usize = 112;
 
 const _: () = assert!(size_of::<ProcessRecord>() <= PAGE_WORDS * 8);
+const _: () = assert!(size_of::<DeviceRecord>() <= PAGE_WORDS * 8);
 const _: () = assert!(size_of::<MemoryRecord>() <= MAX_WORDS * 8);
 
 impl Kernel {
@@ -32,6 +34,8 @@ impl Kernel {
                 pack(&mut words, record.as_bytes());
                 self.long_result(m, c.thread, &words)
             }
+            Op::SystemDevice => self.next_device(m, c),
+            Op::TestPhysical => self.physical_address(m, c),
             Op::TestReport => self.test_report(m, c),
             Op::TestAudit => Ok(Flow::words(&self.audit_words(m))),
             Op::TestInvariants => Ok(Flow::words(&self.invariant_words(m))),
@@ -153,6 +157,18 @@ impl Kernel {
             capabilities: self.caps.live() as u64,
             ram_bytes: self.ram_bytes,
         }
+    }
+
+    fn next_device(&mut self, m: &mut impl Machine, c: &Invocation) -> Result<Flow, Fail> {
+        let cursor = usize::try_from(c.args[0]).map_err(|_| Error::NoMoreEntries)?;
+        let record = self.devices.record(cursor).ok_or(Error::NoMoreEntries)?;
+        self.bytes_result(m, c, &[record.id], record.as_bytes())
+    }
+
+    fn physical_address(&self, m: &mut impl Machine, c: &Invocation) -> Result<Flow, Fail> {
+        let page = u32::try_from(c.args[1]).map_err(|_| Error::InvalidArgument)?;
+        let frame = self.region_frame(m, c.arg_id(0)?, page).ok_or(Error::InvalidArgument)?;
+        Ok(Flow::words(&[frame.address()]))
     }
 
     fn test_report(&mut self, m: &mut impl Machine, c: &Invocation) -> Result<Flow, Fail> {

@@ -162,6 +162,9 @@ impl Kernel {
         let args = [r.rsi, r.rdx, r.r10, r.r8, r.r9, r.r12];
         let found = self.find(process, slot)?;
         self.check_invoked(row, &found.cap)?;
+        if row.object == ObjectType::Region as u8 && !matches!(op, Op::RegionMap | Op::RegionStatus) {
+            self.refuse_device(&found)?;
+        }
         let mut call =
             Invocation { thread, process, found, slot, args, caps: [None; 6], dst: None, words: tag.words() };
         for (i, need) in row.args.iter().enumerate().take(row.count.into()) {
@@ -174,7 +177,9 @@ impl Kernel {
                 }
                 Need::Cap(kind, rights) => {
                     let slot = Slot::from_word(word).ok_or(Error::SlotOutOfRange)?;
-                    call.caps[i] = Some(self.find_typed(process, slot, kind, rights)?);
+                    let argument = self.find_typed(process, slot, kind, rights)?;
+                    self.refuse_device(&argument)?;
+                    call.caps[i] = Some(argument);
                 }
             }
         }
@@ -231,7 +236,7 @@ impl Kernel {
             | Op::ThreadSetFaultEndpoint
             | Op::ThreadClearFaultEndpoint
             | Op::ThreadTerminate => self.thread_operation(m, op, c),
-            Op::IrqBind | Op::IrqAck | Op::PortRead | Op::PortWrite | Op::ClockNow => {
+            Op::IrqBind | Op::IrqAck | Op::IrqUnbind | Op::PortRead | Op::PortWrite | Op::ClockNow => {
                 self.device_operation(m, op, c)
             }
             Op::KeyRingInstall
@@ -243,11 +248,13 @@ impl Kernel {
             | Op::SystemProcess
             | Op::SystemCapability
             | Op::SystemMemory
+            | Op::SystemDevice
             | Op::SystemReleaseSerial
             | Op::TestReport
             | Op::TestHoldVerification
             | Op::TestAccounting
             | Op::TestAudit
+            | Op::TestPhysical
             | Op::TestInvariants => self.system_operation(m, op, c),
             Op::HandoverCreate
             | Op::HandoverAdd
@@ -393,7 +400,8 @@ impl Kernel {
             Op::RegionStatus => {
                 let r = self.regions.get(c.id()).ok_or(Error::ObjectGone)?;
                 let (mappings, writable) = (r.mappings as u64, r.writable as u64);
-                Ok(Flow::words(&[r.pages as u64, u64::from(r.sealed), mappings, writable]))
+                let (sealed, device) = (u64::from(r.sealed), u64::from(r.is_device()));
+                Ok(Flow::words(&[r.pages as u64, sealed, mappings, writable, device]))
             }
             Op::MappingUnmap => {
                 self.unmap(m, c.id());

@@ -6,8 +6,10 @@ use sila_abi::{Error, ObjectType, Rights, Slot};
 
 use crate::arena::{Arena, Id};
 use crate::cap::{CSPACE, Cap, CapId, CapTable, MAX_CHUNKS, ObjRef};
+use crate::device_table::DeviceTable;
 use crate::frames::FrameTable;
 use crate::handover::Handover;
+use crate::interrupts::Interrupts;
 use crate::journal::Journal;
 use crate::keyring::KeyRing;
 use crate::machine::{Frame, Machine};
@@ -120,14 +122,7 @@ const IDLE: u32 = u32::MAX;
 /// Stands for it when the verification context runs.
 const VERIFICATION: u32 = u32::MAX - 1;
 
-/// A boot-time interrupt line and what it signals.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct IrqLine {
-    /// Notification and flags.
-    pub bound: Option<(NotificationId, u64)>,
-}
-
-/// Interrupt lines that may be bound.
+/// Global interrupt lines that devices may have.
 pub const IRQ_LINES: usize = 24;
 
 /// Chunks that one system call can make CSpaces grow by: a receiver's capability slots (two chunks at
@@ -172,7 +167,8 @@ pub struct Kernel {
     pub(crate) doomed: Vec<ProcessId>,
     pub(crate) next_process: u64,
     pub(crate) next_handover: u64,
-    pub(crate) irqs: [IrqLine; IRQ_LINES],
+    pub(crate) devices: DeviceTable,
+    pub(crate) interrupts: Interrupts,
     pub(crate) ports: Vec<(u16, u16)>,
     pub(crate) grown: [Option<CapId>; GROWN],
     pub(crate) ram_bytes: u64,
@@ -226,7 +222,8 @@ impl Kernel {
             doomed: Vec::with_capacity(capacities.threads as usize),
             next_process: 1,
             next_handover: 1,
-            irqs: [IrqLine::default(); IRQ_LINES],
+            devices: DeviceTable::default(),
+            interrupts: Interrupts::default(),
             ports: Vec::with_capacity(32),
             grown: [None; GROWN],
             ram_bytes: 0,

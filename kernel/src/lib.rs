@@ -7,13 +7,16 @@
 
 extern crate alloc;
 
+pub mod acpi;
 pub mod arena;
 pub mod audit;
 pub mod boot;
+pub mod calibrate;
 pub mod cap;
 pub mod cpu;
 pub mod create;
 mod cspace;
+pub mod device_table;
 mod devices;
 pub mod endow;
 pub mod entry;
@@ -21,6 +24,7 @@ pub mod fast;
 mod fault;
 pub mod frames;
 pub mod handover;
+pub mod interrupts;
 mod introspect;
 pub mod invariants;
 mod invoke;
@@ -31,15 +35,19 @@ pub mod keyring;
 pub mod log;
 pub mod machine;
 mod memory;
+pub mod mint;
 mod notification;
 pub mod objects;
 pub mod paging;
+pub mod pci;
 mod process;
 pub mod queue;
 mod recharge;
 mod sched;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim_config;
 mod tasks;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@
 use alloc::boxed::Box;
 use core::ptr::NonNull;
 
+use crate::pci::ConfigSpace;
 use crate::verify::Work;
 
 /// Bytes in a frame and in a page.
@@ -141,7 +142,7 @@ pub trait FrameReader {
 }
 
 /// Everything the core asks of the hardware.
-pub trait Machine {
+pub trait Machine: ConfigSpace {
     /// The frame's contents. The core only passes frames that the frame table owns.
     fn frame(&mut self, frame: Frame) -> &mut [u64; FRAME_WORDS];
 

@@ -165,12 +165,12 @@ impl Kernel {
         if writable && r.sealed {
             return Err(Error::Sealed);
         }
+        let access = Access::to(r.is_device(), writable);
         if !self.mappings.has_room() {
             return Err(Error::ArenaFull);
         }
         let pool = self.live_process(process)?.pool;
         self.charge(pool, 0, cost::<Mapping>())?;
-        let access = if writable { Access::ReadWrite } else { Access::Read };
         if let Err(e) = self
             .map_pages(m, process, range, access, |k, m, i| k.region_frame(m, region, (offset + i) as u32))
         {
@@ -443,7 +443,7 @@ impl Kernel {
 pub(crate) fn frame_of(m: &mut impl Machine, backing: Backing, page: u32) -> Option<Frame> {
     match backing {
         Backing::Inline(frames) => frames.get(page as usize).copied(),
-        Backing::Contiguous(first) => first.0.checked_add(page).map(Frame),
+        Backing::Contiguous(first) | Backing::Device(first) => first.0.checked_add(page).map(Frame),
         Backing::Indexed(root) => {
             let list = m.frame(root)[(page as usize / FRAME_WORDS) & 511];
             let frame = m.frame(Frame(list as u32))[page as usize % FRAME_WORDS];

@@ -96,12 +96,14 @@ pub enum Backing {
     Indexed(Frame),
     /// Adjacent frames that no Pool paid for (the boot bundle).
     Contiguous(Frame),
+    /// Adjacent pages of a device's registers: never read by the kernel, never freed.
+    Device(Frame),
 }
 
 /// A set of frames.
 #[derive(Debug)]
 pub struct Region {
-    /// Who paid; `None` for the boot bundle.
+    /// Who paid; `None` for the boot bundle and for devices.
     pub pool: Option<PoolId>,
     /// Capabilities to it.
     pub caps: u32,
@@ -121,6 +123,13 @@ pub struct Region {
     pub pins: u32,
     /// When a writable page of it was last unmapped or downgraded.
     pub epoch: Epoch,
+}
+
+impl Region {
+    /// True if it is a device's registers.
+    pub const fn is_device(&self) -> bool {
+        matches!(self.backing, Backing::Device(_))
+    }
 }
 
 /// A range of a Region mapped in a process.

@@ -17,6 +17,8 @@ pub const WRITABLE: u64 = 1 << 1;
 pub const USER: u64 = 1 << 2;
 /// Entry flag of SILA's own (ignored by the processor): the frame belongs to the process alone.
 pub const OWNED: u64 = 1 << 9;
+/// Entry flags: neither cached nor combined (entry 3 of the PAT, as at reset).
+pub const UNCACHED: u64 = 3 << 3;
 /// Entry flag: not executable.
 pub const NO_EXECUTE: u64 = 1 << 63;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
@@ -35,9 +37,23 @@ pub enum Access {
     ReadWrite,
     /// Read and execute, never write.
     Execute,
+    /// Read a device's registers, uncached.
+    DeviceRead,
+    /// Read and write a device's registers, uncached; never execute.
+    DeviceReadWrite,
 }
 
 impl Access {
+    /// Access to a device's registers or to memory.
+    pub const fn to(device: bool, writable: bool) -> Self {
+        match (device, writable) {
+            (false, false) => Access::Read,
+            (false, true) => Access::ReadWrite,
+            (true, false) => Access::DeviceRead,
+            (true, true) => Access::DeviceReadWrite,
+        }
+    }
+
     const fn bits(self) -> u64 {
         PRESENT
             | USER
@@ -45,6 +61,8 @@ impl Access {
                 Access::Read => NO_EXECUTE,
                 Access::ReadWrite => WRITABLE | NO_EXECUTE,
                 Access::Execute => 0,
+                Access::DeviceRead => UNCACHED | NO_EXECUTE,
+                Access::DeviceReadWrite => UNCACHED | WRITABLE | NO_EXECUTE,
             }
     }
 }
@@ -347,10 +365,16 @@ mod tests {
 
     #[test]
     fn no_access_is_both_writable_and_executable() {
-        for a in [Access::Read, Access::ReadWrite, Access::Execute] {
+        for a in
+            [Access::Read, Access::ReadWrite, Access::Execute, Access::DeviceRead, Access::DeviceReadWrite]
+        {
             let b = a.bits();
             assert!(b & WRITABLE == 0 || b & NO_EXECUTE != 0);
             assert!(b & USER != 0);
+        }
+        for writable in [false, true] {
+            assert_eq!(Access::to(true, writable).bits() & UNCACHED, UNCACHED);
+            assert_eq!(Access::to(false, writable).bits() & UNCACHED, 0);
         }
     }
 

@@ -6,6 +6,8 @@ use std::vec;
 use std::vec::Vec;
 
 use crate::machine::*;
+use crate::pci::{ConfigSpace, Function};
+use crate::sim_config::SimConfig;
 use crate::verify::Work;
 
 /// A simulated machine.
@@ -25,6 +27,10 @@ pub struct SimMachine {
     pub log: Vec<String>,
     /// The job the context was given.
     pub work: Option<Box<Work>>,
+    /// Configuration space.
+    pub config: SimConfig,
+    /// Which interrupt lines are masked.
+    pub masked: [bool; 32],
 }
 
 impl SimMachine {
@@ -42,6 +48,8 @@ impl SimMachine {
             lazy_flush: false,
             log: Vec::new(),
             work: None,
+            config: SimConfig::default(),
+            masked: [true; 32],
         }
     }
 
@@ -59,6 +67,15 @@ struct SimFrames<'a>(&'a [[u64; FRAME_WORDS]]);
 impl FrameReader for SimFrames<'_> {
     fn bytes(&self, frame: Frame) -> &[u8; FRAME_SIZE] {
         zerocopy::transmute_ref!(&self.0[frame.0 as usize])
+    }
+}
+
+impl ConfigSpace for SimMachine {
+    fn config_read(&mut self, function: Function, register: u8) -> u32 {
+        self.config.config_read(function, register)
+    }
+    fn config_write(&mut self, function: Function, register: u8, value: u32) {
+        self.config.config_write(function, register, value);
     }
 }
 
@@ -85,7 +102,9 @@ impl Machine for SimMachine {
     fn interrupt_pending(&self) -> bool {
         self.preempt_after == Some(0)
     }
-    fn mask_interrupt(&mut self, _line: u8, _masked: bool) {}
+    fn mask_interrupt(&mut self, line: u8, masked: bool) {
+        self.masked[line as usize & 31] = masked;
+    }
     fn port_read(&mut self, _port: u16, _width: u8) -> u32 {
         0xff
     }

@@ -152,7 +152,8 @@ fn read_frame(backing: Backing, page: u32, frames: &dyn FrameReader) -> Frame {
     };
     match backing {
         Backing::Inline(list) => list.get(page as usize).copied().unwrap_or(Frame(0)),
-        Backing::Contiguous(first) => Frame(first.0.saturating_add(page)),
+        // A device's registers are no image: they can't be sealed.
+        Backing::Contiguous(first) | Backing::Device(first) => Frame(first.0.saturating_add(page)),
         Backing::Indexed(root) => {
             let list = word(root, (page as usize / FRAME_WORDS) & 511);
             Frame(word(Frame(list), page as usize % FRAME_WORDS))

@@ -7,6 +7,7 @@
 //! Padding is zero. The bundle is read in place, without a heap; nothing in it is trusted before the boot
 //! manifest's signatures are checked, and then only what that manifest's digests name.
 
+use crate::device::{PciDevice, WINDOWS};
 use crate::record::{Bounded, Digest, KeyId, NAME_MAX, Name, Version};
 use crate::sif::PAGE_SIZE;
 use crate::trust::{
@@ -312,14 +313,14 @@ pub enum BootObjectKind {
     Notification = 3,
     /// A Job, in which processes are made.
     Job = 4,
-    /// A range of I/O ports, if the kernel's device table allows it.
+    /// Ports of a serial port, if the kernel's device table allows it.
     IoPorts {
         /// First port.
         base: u16,
         /// Number of ports.
         len: u16,
     } = 5,
-    /// An interrupt line.
+    /// The interrupt line of a serial port.
     IrqHandler {
         /// The ISA line, 0 to 15; the kernel maps it as ACPI says.
         line: u8,
@@ -347,6 +348,31 @@ pub enum BootObjectKind {
         /// Entries it may hold.
         entries: u32,
     } = 15,
+    /// A memory window of a PCI function as a device Region, if the kernel's device table allows it.
+    DeviceRegion {
+        /// Which function.
+        device: PciDevice,
+        /// Number of the base address register.
+        bar: u8,
+        /// Whether the system starts without it.
+        optional: bool,
+    } = 16,
+    /// A port window of a PCI function, if the kernel's device table allows it.
+    DevicePorts {
+        /// Which function.
+        device: PciDevice,
+        /// Number of the base address register.
+        bar: u8,
+        /// Whether the system starts without it.
+        optional: bool,
+    } = 17,
+    /// The interrupt line of a PCI function, if the kernel knows it.
+    DeviceIrq {
+        /// Which function.
+        device: PciDevice,
+        /// Whether the system starts without it.
+        optional: bool,
+    } = 18,
 }
 
 /// An object that the kernel makes at boot.
@@ -482,6 +508,11 @@ impl BootObject {
             BootObjectKind::Pool { frames, object_bytes } => frames > 0 || object_bytes > 0,
             BootObjectKind::IoPorts { base, len } => len > 0 && base.checked_add(len - 1).is_some(),
             BootObjectKind::IrqHandler { line } => line < 16,
+            BootObjectKind::DeviceRegion { device, bar, .. }
+            | BootObjectKind::DevicePorts { device, bar, .. } => {
+                device.is_sensible() && usize::from(bar) < WINDOWS
+            }
+            BootObjectKind::DeviceIrq { device, .. } => device.is_sensible(),
             BootObjectKind::ModuleCache { frames, entries } => frames > 0 && entries > 0,
             BootObjectKind::TestControl if purpose == Purpose::Release => {
                 return Err(RecordError::TestObjectInRelease);

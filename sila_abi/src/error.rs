@@ -131,6 +131,7 @@ errors! {
     NotTransferable = 93, "what the object costs cannot be charged to another Pool";
     JournalFull = 94, "the Journal has too little room for this record";
     JournalClosed = 95, "the Journal is closed";
+    DeviceRegion = 96, "the Region is a device's registers and not memory";
 }
 
 #[cfg(test)]

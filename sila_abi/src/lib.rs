@@ -4,6 +4,7 @@
 
 pub mod boot;
 pub mod contract;
+pub mod device;
 pub mod error;
 pub mod handover;
 pub mod manifest;

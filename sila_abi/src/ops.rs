@@ -74,7 +74,7 @@ macro_rules! for_each_operation {
             21 RegionSeal(Region, SEAL, plain) ()
                 "Make the Region immutable for ever. Fails with StillWritable while a writable mapping or kernel write exists; never unmaps.";
             22 RegionStatus(Region, NONE, plain) ()
-                "Words: frames, sealed (0 or 1), mappings, writable mappings.";
+                "Words: frames, sealed (0 or 1), mappings, writable mappings, device (0 or 1).";
             25 MappingUnmap(Mapping, MANAGE, plain) ()
                 "Remove the mapping and this record.";
             26 MappingProtect(Mapping, MANAGE, plain) ()
@@ -126,9 +126,9 @@ macro_rules! for_each_operation {
             73 KeyRingName(KeyRing, READ, plain) (index: Word)
                 "The publisher certified for key number index. Word 0: length in bytes; words 6 up: its bytes.";
             80 IrqBind(IrqHandler, MANAGE, plain) (notification: Cap(Notification, SEND), flags: Word)
-                "Signal these flags at each interrupt; the line stays masked until IrqAck.";
+                "Signal these flags at each interrupt, from now on; after one, the device stays silent until IrqAck. AlreadyBound while the Notification bound before lives.";
             81 IrqAck(IrqHandler, MANAGE, plain) ()
-                "Unmask the line after an interrupt was dealt with.";
+                "Let the device interrupt again after an interrupt was dealt with.";
             85 PortRead(IoPorts, READ, plain) (offset: Word, width: Word)
                 "Read the port at this offset, 1, 2 or 4 bytes wide. Word 0: the value.";
             86 PortWrite(IoPorts, WRITE, plain) (offset: Word, width: Word, value: Word)
@@ -157,6 +157,8 @@ macro_rules! for_each_operation {
                 "Walk every page table. Words: user pages; rule broken (0 none), process, address (see kernel::audit).";
             104 TestInvariants(TestControl, READ, plain) ()
                 "Hold the whole kernel against its invariants. Words: rule broken (0 none), index, detail (see kernel::invariants).";
+            106 TestPhysical(TestControl, READ, plain) (region: Cap(Region, READ), page: Word)
+                "Word 0: the physical address of a page of the Region, for tests that make a device aim at it.";
             110 HandoverCreate(Pool, CREATE, plain) (job: Cap(Job, CREATE), deadline: Word, dst: Dst)
                 "A Handover of the Job with no service, open, epoch 1. It aborts by itself at the deadline (ns since boot; u64::MAX: none) unless it was committed. Timeout if that has passed.";
             111 HandoverAdd(Handover, MANAGE, plain) (endpoint: Cap(Endpoint, MANAGE), from: Cap(Process, MANAGE), to: Cap(Process, MANAGE), pool: Cap(Pool, CREATE))
@@ -205,6 +207,10 @@ macro_rules! for_each_operation {
                 "A capability with READ, MANAGE and COPY to the process of the Job with this id.";
             138 HandoverReplace(Handover, MANAGE, plain) (service: Word, process: Cap(Process, MANAGE))
                 "Let another process, whose manifest declares the label, stand in for to: before the commit, or after it if to has ended.";
+            140 SystemDevice(SystemControl, READ, plain) (cursor: Word)
+                "The next device after cursor (0 to start): a crate::device::DeviceRecord in words 6 up. Word 0: cursor.";
+            141 IrqUnbind(IrqHandler, MANAGE, plain) ()
+                "Forget the Notification; the device stays silent until the next IrqBind.";
         }
     };
 }

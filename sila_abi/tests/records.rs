@@ -6,6 +6,7 @@ use sila_abi::boot::{
     BundleHeader,
 };
 use sila_abi::contract::{Contract, ContractError, Node, Operation, Predicate, When};
+use sila_abi::device::PciDevice;
 use sila_abi::manifest::{
     CapRequest, Codec, Dependency, Manifest, ManifestError, ManifestFlags, ModuleKind, Resources, Selector,
     ServiceDecl,
@@ -454,9 +455,26 @@ fn boot_manifests_name_only_what_they_make() {
         BootObjectKind::IoPorts { base: 1, len: 0 },
         BootObjectKind::IrqHandler { line: 16 },
         BootObjectKind::Pool { frames: 0, object_bytes: 0 },
+        BootObjectKind::DeviceRegion { device: pci(0x1234), bar: 6, optional: true },
+        BootObjectKind::DeviceRegion { device: pci(0), bar: 0, optional: true },
+        BootObjectKind::DevicePorts { device: pci(0x1234), bar: 255, optional: false },
+        BootObjectKind::DevicePorts { device: pci(0xffff), bar: 0, optional: false },
+        BootObjectKind::DeviceIrq { device: pci(0xffff), optional: true },
     ] {
         assert_eq!(objects(kind).validate(), Err(RecordError::BadObject));
     }
+    for kind in [
+        BootObjectKind::DeviceRegion { device: pci(0x1234), bar: 5, optional: true },
+        BootObjectKind::DevicePorts { device: pci(0x1234), bar: 0, optional: false },
+        BootObjectKind::DeviceIrq { device: pci(0x1234), optional: true },
+    ] {
+        let boot = objects(kind);
+        assert_eq!(BootManifest::decode(&boot.encode().expect("good")), Ok(boot));
+    }
+}
+
+fn pci(vendor: u16) -> PciDevice {
+    PciDevice { vendor, device: 0x11e8, index: 1 }
 }
 
 fn package(change: impl FnOnce(&mut PackageHeader)) -> Vec<u8> {

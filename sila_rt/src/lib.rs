@@ -1,7 +1,7 @@
 //! The user-space runtime: how a module starts, calls the kernel, sends messages, uses memory and threads.
 //!
 //! `unsafe` is confined to the files that meet the kernel or raw memory: [`raw`], [`entry!`], [`op`], [`ipc`]'s
-//! system call, the message page, [`memory`], [`heap`] and [`thread`]. A program names its main with [`entry!`]:
+//! system call, the message page, [`memory`], [`device`], [`heap`] and [`thread`]. A program names its main with [`entry!`]:
 //! the runtime brings the panic handler and the global allocator.
 #![cfg_attr(not(test), no_std)]
 
@@ -11,6 +11,7 @@ pub mod clock;
 pub mod courier;
 #[cfg(feature = "c-alloc")]
 pub mod cshim;
+pub mod device;
 pub mod entry;
 mod error;
 pub mod heap;

@@ -21,7 +21,7 @@ pub const fn pages_for(bytes: usize) -> u64 {
 
 /// A mapping at an address of the runtime's choice, gone when dropped.
 #[derive(Debug)]
-struct Mapping {
+pub(crate) struct Mapping {
     /// Dropped by hand: the address may be used again only when this is gone.
     record: Option<OwnedSlot>,
     address: u64,
@@ -32,7 +32,7 @@ struct Mapping {
 unsafe impl Send for Mapping {}
 
 impl Mapping {
-    fn new(region: Slot, pages: u64, writable: bool) -> Result<Self, CallError> {
+    pub(crate) fn new(region: Slot, pages: u64, writable: bool) -> Result<Self, CallError> {
         let address = SPACE.lock().take(pages).ok_or(Error::BadAddress)?;
         let record = slots::make(|dst| {
             // SAFETY: the range was set aside for this mapping alone just now.
@@ -47,16 +47,16 @@ impl Mapping {
         }
     }
 
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         (self.pages * PAGE) as usize
     }
 
-    fn pointer(&self) -> *mut u8 {
+    pub(crate) fn pointer(&self) -> *mut u8 {
         core::ptr::with_exposed_provenance_mut(self.address as usize)
     }
 
     /// True if `len` bytes at `offset` lie inside.
-    fn holds(&self, offset: usize, len: usize) -> bool {
+    pub(crate) fn holds(&self, offset: usize, len: usize) -> bool {
         offset.checked_add(len).is_some_and(|end| end <= self.len())
     }
 }
@@ -118,6 +118,11 @@ impl OwnRegion {
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `bytes`, and this borrow is exclusive.
         unsafe { core::slice::from_raw_parts_mut(self.mapping.pointer(), self.mapping.len()) }
+    }
+
+    /// The capability.
+    pub fn slot(&self) -> Slot {
+        self.region.slot()
     }
 
     /// Ends the mapping and gives the Region's capability up for others.

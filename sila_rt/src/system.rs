@@ -3,6 +3,7 @@
 use crate::error::CallError;
 use crate::op::{self, invoke_long};
 use alloc::vec::Vec;
+use sila_abi::device::DeviceRecord;
 use sila_abi::protocol::wire;
 use sila_abi::record::Name;
 use sila_abi::status::{MemoryRecord, ProcessRecord};
@@ -118,6 +119,28 @@ pub fn capabilities(control: Slot, process: u64) -> Result<Vec<CapabilityRecord>
             Err(error) if error.error == Error::NoMoreEntries => return Ok(list),
             Err(error) => return Err(error),
         }
+    }
+}
+
+/// Every device of the machine, in order.
+///
+/// # Errors
+/// The kernel's.
+pub fn devices(control: Slot) -> Result<Vec<DeviceRecord>, CallError> {
+    let mut list = Vec::new();
+    let mut cursor = 0;
+    loop {
+        let mut words = [0; MAX_WORDS];
+        match invoke_long(control, Op::SystemDevice, &[cursor], &mut words) {
+            Ok(_) => {}
+            Err(error) if error.error == Error::NoMoreEntries => return Ok(list),
+            Err(error) => return Err(error),
+        }
+        list.extend(record::<DeviceRecord>(&words, 6));
+        if words[0] == cursor {
+            return Ok(list);
+        }
+        cursor = words[0];
     }
 }
 

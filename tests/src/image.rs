@@ -3,7 +3,7 @@
 use crate::bad;
 use anyhow::{Context, Result, anyhow};
 use boot::bare::Built;
-use boot::paths;
+use boot::paths::{self, Scratch};
 use boot::pkg::bundle::{Content, layout};
 use boot::pkg::description::ModuleDescription;
 use boot::pkg::keys::{KeySet, PublisherKey, test_keys};
@@ -49,6 +49,17 @@ impl TestSystem {
         let mut contents = contents(&base)?;
         contents.extend(packages);
         Ok(Self { built, bundle: layout(&contents)? })
+    }
+
+    /// This system with more boot objects, in the words of a `bundle.toml`: a bundle that is signed and complete.
+    pub fn with_objects(&self, objects: &str) -> Result<Self> {
+        let scratch = Scratch::new()?;
+        let path = scratch.join("bundle.toml");
+        let text = format!("sequence = 1\ninclude = {:?}\n{objects}", description_path()?);
+        std::fs::write(&path, text)?;
+        let options = BundleOptions { description: Some(path), ..BundleOptions::default() };
+        let bundle = make_bundle(&self.built, &options)?;
+        Ok(Self { built: self.built.clone(), bundle })
     }
 
     /// A disk image that runs these tests.

@@ -5,9 +5,10 @@ use crate::report::{Report, Verdict};
 use anyhow::Result;
 use boot::outcome::Outcome;
 use boot::paths::Scratch;
+use boot::qemu::Board;
 use boot::{Options, RunOutcome};
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Boots after which no more are tried.
@@ -18,9 +19,14 @@ const LAST_LINES: usize = 20;
 /// One machine at a time: tests that wait for different runs must not slow each other into their time limits.
 static MACHINE: Mutex<()> = Mutex::new(());
 
+/// Waits until no other machine runs, and keeps others from running.
+pub fn alone() -> MutexGuard<'static, ()> {
+    MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Runs these tests; every one has a verdict.
 pub fn run(system: &TestSystem, plan: &[&str]) -> Result<BTreeMap<String, Verdict>> {
-    let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let mut verdicts = BTreeMap::new();
     let mut left: Vec<&str> = plan.to_vec();
     for _ in 0..MOST_BOOTS {
@@ -54,11 +60,43 @@ pub fn run(system: &TestSystem, plan: &[&str]) -> Result<BTreeMap<String, Verdic
     Ok(verdicts)
 }
 
+/// The devices that the tests drive, in QEMU's words: two of one kind whose slots share an interrupt line, and a
+/// serial port that leads nowhere. `edu` by itself aims at 28 bits of addresses only.
+pub const DEVICES: [&str; 8] = [
+    "-device",
+    "edu,addr=0x10,dma_mask=0xffffffffffffffff",
+    "-device",
+    "edu,addr=0x14,dma_mask=0xffffffffffffffff",
+    "-chardev",
+    "null,id=nowhere",
+    "-device",
+    "pci-serial,addr=0x15,chardev=nowhere",
+];
+
+/// The machine that tests run on, with [`DEVICES`]; the environment can name another kind.
+pub fn board() -> Board {
+    let base = Board::default();
+    let choice = |name: &str, default: String| std::env::var(name).unwrap_or(default);
+    Board {
+        machine: choice("SILA_TEST_MACHINE", base.machine.clone()),
+        cpu: choice("SILA_TEST_CPU", base.cpu.clone()),
+        memory: choice("SILA_TEST_MEMORY", base.memory.clone()),
+        extra: DEVICES.map(String::from).to_vec(),
+        ..base
+    }
+}
+
 /// One boot with this plan.
 pub fn boot(system: &TestSystem, plan: &[&str]) -> Result<(Report, RunOutcome)> {
+    boot_on(system, plan, board())
+}
+
+/// One boot with this plan on this machine.
+pub fn boot_on(system: &TestSystem, plan: &[&str], board: Board) -> Result<(Report, RunOutcome)> {
     let scratch = Scratch::new()?;
     let image = system.image(plan, &scratch.join("test.img"))?;
     let mut options = Options::new(image.path);
+    options.board = board;
     options.kernel = Some(image.kernel);
     options.timeout = Some(Duration::from_secs(60 + plan.len() as u64));
     options.script = None;

@@ -1,4 +1,5 @@
 //! Every in-guest test under its own name. The system boots once for all that are selected, and only if one is.
+use boot::qemu::Board;
 use libtest_mimic::{Arguments, Failed, Trial};
 use sila_tests::image::TestSystem;
 use sila_tests::report::Verdict;
@@ -54,6 +55,7 @@ fn main() {
         })
         .collect();
     trials.extend(controls(&shared));
+    trials.extend(machines(&shared));
     libtest_mimic::run(&args, trials).exit();
 }
 
@@ -75,6 +77,74 @@ fn controls(shared: &Arc<Shared>) -> Vec<Trial> {
         })
     };
     cases.into_iter().map(trial).collect()
+}
+
+/// Boot objects that no machine may have, and what the kernel says about them.
+const REFUSED: [(&str, &str, &str); 5] = [
+    (
+        "a_bundle_that_asks_for_configuration_ports_is_refused",
+        "kind = \"io-ports\"\nbase = 0xcf8\nlen = 8",
+        "the ports are the platform's",
+    ),
+    (
+        "a_bundle_that_asks_for_the_timer_s_interrupt_is_refused",
+        "kind = \"irq-handler\"\nline = 0",
+        "the line is the platform's own",
+    ),
+    (
+        "a_bundle_that_asks_for_the_framebuffer_is_refused",
+        "kind = \"device-region\"\nvendor = 0x1234\ndevice = 0x1111\nbar = 0",
+        "the window overlaps the framebuffer",
+    ),
+    (
+        "a_bundle_that_asks_for_a_device_twice_is_refused",
+        "kind = \"device-region\"\nvendor = 0x1234\ndevice = 0x11e8\nbar = 0",
+        "it was handed out already",
+    ),
+    (
+        "a_bundle_that_needs_an_absent_device_is_refused",
+        "kind = \"device-irq\"\nvendor = 0x1234\ndevice = 0xffff",
+        "the machine has no such device",
+    ),
+];
+
+/// What the kernel starts with on other machines and bundles, and what it does not.
+fn machines(shared: &Arc<Shared>) -> Vec<Trial> {
+    let refused = |(name, object, reason): (&'static str, &'static str, &'static str)| {
+        let shared = Arc::clone(shared);
+        Trial::test(name, move || {
+            let boots = || -> anyhow::Result<(bool, bool, String)> {
+                let system = shared.system().map_err(|e| anyhow::anyhow!("{e:?}"))?;
+                let _alone = run::alone();
+                let odd = system.with_objects(&format!("[[object]]\nname = \"odd\"\n{object}"))?;
+                let (report, outcome) = run::boot(&odd, &[])?;
+                let told = |line: &String| line.contains("boot object odd:") && line.contains(reason);
+                let refused = outcome.results.iter().any(|line| line == "BOOT REFUSED");
+                let said = outcome.console.iter().any(told);
+                Ok((refused, said, run::describe(&report, &outcome)))
+            };
+            match boots().map_err(|error| format!("{error:#}"))? {
+                (true, true, _) => Ok(()),
+                (refused, said, what) => {
+                    Err(format!("refused: {refused}, for the reason: {said}; {what}").into())
+                }
+            }
+        })
+    };
+    let mut trials: Vec<Trial> = REFUSED.into_iter().map(refused).collect();
+    let shared = Arc::clone(shared);
+    trials.push(Trial::test("the_system_starts_without_its_optional_devices", move || {
+        let plan = ["control_passes", "an_interrupt_without_a_binding_cannot_be_acknowledged"];
+        let board = Board { extra: Vec::new(), ..run::board() };
+        let _alone = run::alone();
+        let (report, outcome) = run::boot_on(shared.system()?, &plan, board).map_err(|e| format!("{e:#}"))?;
+        let lacks = report.verdicts.get(plan[1]).is_some_and(|v| says(v, "NoCapability"));
+        match report.verdicts.get(plan[0]) {
+            Some(Verdict::Pass) if lacks => Ok(()),
+            _ => Err(run::describe(&report, &outcome).into()),
+        }
+    }));
+    trials
 }
 
 fn says(verdict: &Verdict, text: &str) -> bool {

@@ -11,6 +11,7 @@ use sila_abi::boot::{
     BOOT_FORMAT, BUNDLE_FORMAT, BUNDLE_MAGIC, BUNDLE_RECORD_LEN, BootGrant, BootManifest, BootModule,
     BootObject, BootObjectKind, Bundle, BundleEntry, BundleHeader, EntryKind, Floor,
 };
+use sila_abi::device::PciDevice;
 use sila_abi::manifest::{Codec, Manifest};
 use sila_abi::package::Package;
 use sila_abi::record::{Name, Version, VersionRange};
@@ -77,7 +78,8 @@ pub struct ObjectSection {
     /// The name that grants use.
     pub name: String,
     /// `pool`, `endpoint`, `notification`, `job`, `io-ports`, `irq-handler`, `key-ring`, `policy`,
-    /// `system-control`, `test-control`, `bundle-region`, `clock`, `framebuffer`, `audit-log`, `module-cache`.
+    /// `system-control`, `test-control`, `bundle-region`, `clock`, `framebuffer`, `audit-log`, `module-cache`,
+    /// `device-region`, `device-ports`, `device-irq`.
     pub kind: String,
     /// The kind's parameters.
     #[serde(flatten)]
@@ -261,6 +263,33 @@ struct IrqParameters {
     line: u8,
 }
 
+/// Names a PCI function, and for windows a base address register of it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeviceParameters {
+    vendor: u16,
+    device: u16,
+    #[serde(default)]
+    index: u8,
+    bar: Option<u8>,
+    #[serde(default)]
+    optional: bool,
+}
+
+impl DeviceParameters {
+    fn to_kind(&self, kind: &str) -> Result<BootObjectKind> {
+        let device = PciDevice { vendor: self.vendor, device: self.device, index: self.index };
+        let optional = self.optional;
+        Ok(match (kind, self.bar) {
+            ("device-region", Some(bar)) => BootObjectKind::DeviceRegion { device, bar, optional },
+            ("device-ports", Some(bar)) => BootObjectKind::DevicePorts { device, bar, optional },
+            ("device-irq", None) => BootObjectKind::DeviceIrq { device, optional },
+            ("device-irq", Some(_)) => bail!("a device-irq takes no parameter \"bar\""),
+            _ => bail!("a {kind} needs the number of a base address register: bar = 0 to 5"),
+        })
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CacheParameters {
@@ -274,7 +303,7 @@ impl ObjectSection {
         Ok(BootObject { name: name(&self.name)?, kind })
     }
 
-    fn to_kind(&self) -> Result<BootObjectKind> {
+    pub(super) fn to_kind(&self) -> Result<BootObjectKind> {
         let given = self.parameters.clone();
         let plain = match self.kind.as_str() {
             "pool" => {
@@ -296,6 +325,10 @@ impl ObjectSection {
             "module-cache" => {
                 let CacheParameters { frames, entries } = given.try_into()?;
                 return Ok(BootObjectKind::ModuleCache { frames, entries });
+            }
+            "device-region" | "device-ports" | "device-irq" => {
+                let device: DeviceParameters = given.try_into()?;
+                return device.to_kind(&self.kind);
             }
             "notification" => BootObjectKind::Notification,
             "job" => BootObjectKind::Job,

@@ -8,7 +8,8 @@ use super::verify::{Refusal, verify_package};
 use super::{inspect, pack, tamper};
 use crate::paths::{Scratch, root};
 use proptest::prelude::*;
-use sila_abi::boot::{Bundle, EntryKind};
+use sila_abi::boot::{BootObjectKind, Bundle, EntryKind};
+use sila_abi::device::PciDevice;
 use sila_abi::manifest::{Codec, Manifest};
 use sila_abi::package::{LoadProof, Package, PackageError};
 use sila_abi::sif::{PAGE_SIZE, Perm};
@@ -311,6 +312,44 @@ fn descriptions_name_what_is_wrong() {
         assert!(good.contains(from), "{from}");
         let result = ModuleDescription::parse(&good.replacen(from, to, 1));
         let error = result.and_then(|d| d.to_manifest()).map(|_| ()).unwrap_err();
+        assert!(format!("{error:#}").contains(expected), "{error:#}");
+    }
+}
+
+fn object_kind(text: &str) -> anyhow::Result<BootObjectKind> {
+    let text = format!("sequence = 1\n[[object]]\nname = \"it\"\n{text}");
+    let description: BundleDescription = toml::from_str(&text).unwrap();
+    description.objects[0].to_kind()
+}
+
+#[test]
+fn parts_of_devices_are_described_by_name_window_and_need() {
+    let device = |index| PciDevice { vendor: 0x1234, device: 0x11e8, index };
+    for (text, kind) in [
+        (
+            "kind = \"device-region\"\nvendor = 0x1234\ndevice = 0x11e8\nbar = 0",
+            BootObjectKind::DeviceRegion { device: device(0), bar: 0, optional: false },
+        ),
+        (
+            "kind = \"device-ports\"\nvendor = 0x1234\ndevice = 0x11e8\nbar = 5\nindex = 3\noptional = true",
+            BootObjectKind::DevicePorts { device: device(3), bar: 5, optional: true },
+        ),
+        (
+            "kind = \"device-irq\"\nvendor = 0x1234\ndevice = 0x11e8\nindex = 1",
+            BootObjectKind::DeviceIrq { device: device(1), optional: false },
+        ),
+    ] {
+        assert_eq!(object_kind(text).unwrap(), kind);
+    }
+    for (text, expected) in [
+        ("kind = \"device-region\"\nvendor = 1\ndevice = 1", "bar = 0 to 5"),
+        ("kind = \"device-ports\"\nvendor = 1\ndevice = 1", "bar = 0 to 5"),
+        ("kind = \"device-irq\"\nvendor = 1\ndevice = 1\nbar = 0", "no parameter \"bar\""),
+        ("kind = \"device-irq\"\nvendor = 1", "missing field `device`"),
+        ("kind = \"device-irq\"\nvendor = 70000\ndevice = 1", "u16"),
+        ("kind = \"device-region\"\nvendor = 1\ndevice = 1\nbar = 0\nbase = 1", "unknown field `base`"),
+    ] {
+        let error = object_kind(text).unwrap_err();
         assert!(format!("{error:#}").contains(expected), "{error:#}");
     }
 }

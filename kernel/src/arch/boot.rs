@@ -11,13 +11,14 @@ use core::cell::UnsafeCell;
 
 use bootloader_api::config::{BootloaderConfig, Mapping};
 use bootloader_api::info::{FrameBufferInfo, MemoryRegionKind};
+use kernel::acpi::{MAX_IOAPICS, Tables};
 use kernel::cpu::{Facts, Features, Mitigations, mitigations};
+use kernel::device_table::DeviceTable;
 use kernel::log;
 use kernel::log::Hooks;
 use kernel::machine::{Frame, Machine, PowerOff};
 use spin::Once;
 
-use super::acpi::{MAX_IOAPICS, Tables};
 use super::clock::Clock;
 use super::core_iface::{ActiveCore, BootInfo, Core};
 use super::fpu::Fpu;
@@ -26,7 +27,8 @@ use super::memory_map::Ranges;
 use super::paging::Root;
 use super::panic::fatal;
 use super::{
-    descriptors, entry, features, framebuffer, fwcfg, heap, layout, percpu, power, regs, serial, spaces, trap,
+    acpi, descriptors, entry, features, framebuffer, fwcfg, heap, layout, pci, percpu, power, regs, serial,
+    spaces, trap,
 };
 
 static CONFIG: BootloaderConfig = {
@@ -49,6 +51,8 @@ struct Found {
     facts: Facts,
     mitigations: Mitigations,
     tables: Tables,
+    firmware: Ranges,
+    functions: u32,
     bundle: Option<(u64, u64)>,
     devices: Devices,
     heap: (u64, u64),
@@ -63,6 +67,8 @@ struct Found {
 /// Where devices are mapped; 0 for what is not there.
 struct Devices {
     framebuffer: Option<(u64, FrameBufferInfo)>,
+    /// Where the framebuffer is, physically.
+    screen: Option<(u64, u64)>,
     lapic: u64,
     ioapics: [u64; MAX_IOAPICS],
     hpet: u64,
@@ -76,6 +82,8 @@ struct Memory {
     reclaim: Ranges,
     /// Everything but the kernel's image and the firmware's.
     all: Ranges,
+    /// Whatever the firmware's map names.
+    firmware: Ranges,
     /// Start and length of the boot bundle.
     bundle: Option<(u64, u64)>,
 }
@@ -91,6 +99,8 @@ fn first_half(info: &'static mut bootloader_api::BootInfo) -> ! {
     // SAFETY: nothing has been set up that an interrupt could reach.
     unsafe { asm!("cli", options(nomem, nostack)) };
     let has_serial = serial::start();
+    // Before a frame is taken: nothing that the firmware left running may write to it.
+    let functions = pci::silence();
     #[cfg(not(feature = "self-check"))]
     let _nobody_asks = has_serial;
     if features::lacks_no_execute() {
@@ -98,8 +108,8 @@ fn first_half(info: &'static mut bootloader_api::BootInfo) -> ! {
     }
     let facts = features::facts();
     let mitigations = decide(&facts);
-    let Memory { mut free, reclaim, all, bundle } = sort_memory(info);
-    let tables = Tables::read(info.rsdp_addr.into_option());
+    let Memory { mut free, reclaim, all, firmware, bundle } = sort_memory(info);
+    let tables = acpi::read(info.rsdp_addr.into_option());
     power::start(&tables, facts.features.contains(Features::HYPERVISOR));
     let global = !mitigations.kpti && facts.features.contains(Features::GLOBAL_PAGES);
     let gib = facts.features.contains(Features::GIB_PAGES);
@@ -123,6 +133,8 @@ fn first_half(info: &'static mut bootloader_api::BootInfo) -> ! {
         facts,
         mitigations,
         tables,
+        firmware,
+        functions,
         bundle,
         devices,
         heap,
@@ -145,8 +157,9 @@ fn first_half(info: &'static mut bootloader_api::BootInfo) -> ! {
 }
 
 fn sort_memory(info: &bootloader_api::BootInfo) -> Memory {
-    let (mut free, mut reclaim) = (Ranges::new(), Ranges::new());
+    let (mut free, mut reclaim, mut firmware) = (Ranges::new(), Ranges::new(), Ranges::new());
     for region in info.memory_regions.iter() {
+        firmware.cover(region.start, region.end);
         match region.kind {
             MemoryRegionKind::Usable => free.add(region.start, region.end),
             MemoryRegionKind::Bootloader => reclaim.add(region.start, region.end),
@@ -165,7 +178,7 @@ fn sort_memory(info: &bootloader_api::BootInfo) -> Memory {
         free.remove(start, start + bytes);
         reclaim.remove(start, start + bytes);
     }
-    Memory { free, reclaim, all, bundle }
+    Memory { free, reclaim, all, firmware, bundle }
 }
 
 fn map_devices(info: &bootloader_api::BootInfo, tables: &Tables, free: &mut Ranges, root: &Root) -> Devices {
@@ -176,12 +189,14 @@ fn map_devices(info: &bootloader_api::BootInfo, tables: &Tables, free: &mut Rang
     };
     let ioapics = tables.ioapics.map(|(address, _)| windows.registers(free, root, address, 32));
     let hpet = windows.registers(free, root, tables.hpet, 1024);
-    let framebuffer = info.framebuffer.as_ref().and_then(|fb| {
+    let found = info.framebuffer.as_ref().and_then(|fb| {
         let length = fb.info().byte_len as u64;
         let physical = spaces::contiguous(fb.buffer().as_ptr() as u64, length)?;
-        Some((windows.framebuffer(free, root, physical, length), fb.info()))
+        Some((physical, length, fb.info()))
     });
-    Devices { framebuffer, lapic, ioapics, hpet }
+    let framebuffer = found.map(|(at, length, info)| (windows.framebuffer(free, root, at, length), info));
+    let screen = found.map(|(at, length, _)| (at, at.saturating_add(length)));
+    Devices { framebuffer, screen, lapic, ioapics, hpet }
 }
 
 /// Mitigations for this processor, with the boot flags' say.
@@ -219,14 +234,16 @@ extern "C" fn second_half() -> ! {
     }
     features::protect(found.facts.features, found.mitigations);
     spaces::freeze_segments(&mut found.free, &found.root, 0);
+    // Devices stop decoding for a moment, the screen among them: nothing may be drawn meanwhile.
+    let devices = pci::table(&found.tables, &found.firmware, found.devices.screen);
     if let Some((base, info)) = found.devices.framebuffer {
         // SAFETY: mapped by the first half, for good.
         unsafe { framebuffer::start(base, info) };
     }
     start_machine(&found);
     log::connect(Hooks { now, show });
-    announce(&found);
-    start_core(&found)
+    announce(&found, &devices);
+    start_core(&found, devices)
 }
 
 /// Fills in the machine: interrupts, clock, extended state, roots.
@@ -260,7 +277,7 @@ fn start_machine(found: &Found) {
     trap::prepare_verification(cpu, spaces::stack_tops(0).1, found.physmap_end);
 }
 
-fn announce(found: &Found) {
+fn announce(found: &Found, devices: &DeviceTable) {
     // SAFETY: boot.
     let hardware = unsafe { &trap::glue().hardware };
     let facts = &found.facts;
@@ -279,13 +296,21 @@ fn announce(found: &Found) {
     );
     let (kib, ranges) = ((found.free.total() + found.reclaim.total()) / 1024, found.free.list().len());
     log!(Info, "memory: {kib} KiB free in {ranges} ranges, boot heap {} KiB", found.heap.1 / 1024);
+    log!(Info, "devices: {} PCI functions silenced, {} devices listed", found.functions, devices.len());
+    if found.tables.far_segments > 0 {
+        log!(
+            Error,
+            "{} PCI segments are out of reach: their devices may reach memory",
+            found.tables.far_segments
+        );
+    }
     if let Some((at, bytes)) = found.bundle {
         log!(Info, "boot bundle: {bytes} bytes at {at:#x}");
     }
 }
 
 /// Makes the core and runs what it chooses.
-fn start_core(found: &Found) -> ! {
+fn start_core(found: &Found, devices: DeviceTable) -> ! {
     const MAX: usize = 256;
     let mut usable = [(Frame(0), 0); MAX];
     let mut count = 0;
@@ -299,7 +324,9 @@ fn start_core(found: &Found) -> ! {
     let info = BootInfo {
         usable: usable.get(..count).unwrap_or(&[]),
         bundle: found.bundle.and_then(|(at, bytes)| Some((bundle_bytes(at, bytes), Frame::containing(at)?))),
-        isa_lines: found.tables.isa.map(|isa| isa.line as u8),
+        devices,
+        #[cfg(feature = "self-check")]
+        com1_line: u8::try_from(found.tables.isa[4].line).unwrap_or(u8::MAX),
         #[cfg(feature = "self-check")]
         has_serial: found.has_serial,
         #[cfg(feature = "self-check")]
@@ -307,7 +334,7 @@ fn start_core(found: &Found) -> ! {
     };
     // SAFETY: boot.
     let glue = unsafe { trap::glue() };
-    let Ok(mut core) = ActiveCore::start_on(&mut glue.hardware, &info) else {
+    let Ok(mut core) = ActiveCore::start_on(&mut glue.hardware, info) else {
         serial::report(b"BOOT REFUSED\n");
         glue.hardware.power_off(PowerOff::Failure);
         regs::halt_for_ever();

@@ -1,18 +1,16 @@
 //! Time: the TSC for reading, the local APIC's timer for waking.
 //!
-//! Owns: both scales. They are measured at boot against whichever reference ticks (ACPI timer, PIT,
-//! HPET), with loops that end even if nothing does; then the processor's own word is taken, then a
-//! guess. Invariant: `now` never goes back.
+//! Owns: both scales. They are measured at boot against whichever references tick (ACPI timer, HPET, PIT); when a
+//! measurement is over and what is believed is decided by `kernel::calibrate`, which bounds every loop here.
+//! Invariant: `now` never goes back.
 
-use super::acpi::Tables;
+use kernel::acpi::Tables;
+use kernel::calibrate::{self, Measurement, Named, Rates, Reading, Sample, Step};
+
 use super::lapic::Lapic;
 use super::regs::{self, in8, in32, out8};
 
 const NANOS: u64 = 1_000_000_000;
-/// How long one measurement takes.
-const MEASURE_NS: u64 = 10_000_000;
-/// Turns after which a reference counts as dead.
-const PATIENCE: u32 = 4_000_000;
 
 /// The scales.
 #[derive(Clone, Copy)]
@@ -34,26 +32,13 @@ fn scaled(value: u64, scale: u64) -> u64 {
     ((u128::from(value) * u128::from(scale)) >> 32) as u64
 }
 
-/// Waits at a reference: TSC ticks, timer ticks, nanoseconds.
-type Sample = Option<(u64, u64, u64)>;
-
 impl Clock {
     /// A clock that stands at 0.
     pub const OFF: Self = Self { start: 0, scale: 0, tsc_hz: 0, timer_hz: 0, timer_scale: 0, source: "none" };
 
     /// Measures. The timer must be masked or its interrupt off; `hpet` is where it is mapped, 0 for nowhere.
     pub fn measure(tables: &Tables, lapic: Lapic, hpet: u64) -> Self {
-        let measured = with_pm_timer(tables.pm_timer, lapic)
-            .map(|s| (s, "ACPI timer"))
-            .or_else(|| with_pit(lapic).map(|s| (s, "PIT")))
-            .or_else(|| with_hpet(hpet, lapic).map(|s| (s, "HPET")));
-        let (tsc_hz, timer_hz, source) = match measured {
-            Some(((tsc, timer, ns), source)) => (per_second(tsc, ns), per_second(timer, ns), source),
-            None => match processor_says() {
-                Some(hz) => (hz, timer_by_tsc(hz, lapic), "CPUID"),
-                None => (2 * NANOS, timer_by_tsc(2 * NANOS, lapic), "a guess"),
-            },
-        };
+        let Rates { tsc_hz, timer_hz, source } = rates(tables, lapic, hpet);
         let scale_of = |hz: u64| ((u128::from(NANOS) << 32) / u128::from(hz.max(1))) as u64;
         Self {
             start: regs::tsc(),
@@ -80,45 +65,65 @@ impl Clock {
     }
 }
 
-fn per_second(ticks: u64, nanoseconds: u64) -> u64 {
-    ((u128::from(ticks) * u128::from(NANOS)) / u128::from(nanoseconds.max(1))) as u64
-}
-
-/// Runs a reference: `elapsed` gives its ticks since the start.
-fn sample(lapic: Lapic, hz: u64, mut elapsed: impl FnMut() -> u64) -> Sample {
-    let goal = per_second(hz, NANOS) * MEASURE_NS / NANOS;
-    lapic.start_timer(u32::MAX);
-    let (tsc, timer) = (regs::tsc(), lapic.timer_left());
-    let first = elapsed();
-    for turn in 0..PATIENCE {
-        let ticks = elapsed().saturating_sub(first);
-        if ticks >= goal {
-            let (tsc, timer) = (regs::tsc() - tsc, timer - lapic.timer_left());
-            lapic.start_timer(0);
-            let sane = tsc > 1000 && timer > 10 && turn > 2;
-            return sane.then_some((tsc, u64::from(timer), per_second(ticks, hz)));
+/// Asks one reference after the other until two agree.
+fn rates(tables: &Tables, lapic: Lapic, hpet: u64) -> Rates {
+    let mut measured: [Named; 3] = [("ACPI timer", None), ("HPET", None), ("PIT", None)];
+    for asked in 0..measured.len() {
+        measured[asked].1 = match asked {
+            0 => with_pm_timer(tables.pm_timer, lapic),
+            1 => with_hpet(hpet, lapic),
+            _ => with_pit(lapic),
+        };
+        if let Some(rates) = calibrate::settled(&measured) {
+            return rates;
         }
     }
-    lapic.start_timer(0);
-    None
+    let stated = processor_says();
+    calibrate::choose(&measured, stated).unwrap_or_else(|| {
+        let (tsc_hz, source) = calibrate::without_reference(stated);
+        let sample = sample(lapic, tsc_hz, regs::tsc);
+        Rates { tsc_hz, timer_hz: calibrate::timer_rate(sample), source }
+    })
 }
 
-fn with_pm_timer(port: u16, lapic: Lapic) -> Sample {
+/// Runs a reference to the end of a measurement: `elapsed` gives its ticks.
+fn sample(lapic: Lapic, hz: u64, mut elapsed: impl FnMut() -> u64) -> Option<Sample> {
+    let mut measurement = Measurement::new(hz);
+    lapic.start_timer(u32::MAX);
+    let sample = loop {
+        let before = regs::tsc();
+        let (ticks, timer) = (elapsed(), lapic.timer_left());
+        match measurement.step(Reading { before, ticks, timer, after: regs::tsc() }) {
+            Step::More => {}
+            Step::Done(sample) => break Some(sample),
+            Step::Dead => break None,
+        }
+    };
+    lapic.start_timer(0);
+    sample
+}
+
+/// Turns a counter of so many bits that wraps into one that does not.
+fn unwrapped(mut read: impl FnMut() -> u64, bits: u32) -> impl FnMut() -> u64 {
+    let (mut last, mut total) = (read(), 0u64);
+    move || {
+        let now = read();
+        total = total.wrapping_add(now.wrapping_sub(last) & ((1 << bits) - 1));
+        last = now;
+        total
+    }
+}
+
+fn with_pm_timer(port: u16, lapic: Lapic) -> Option<Sample> {
     if port == 0 {
         return None;
     }
     // SAFETY: the FADT names this port as the timer's; reading it changes nothing.
-    let read = || u64::from(unsafe { in32(port) } & 0xff_ffff);
-    let (mut last, mut total) = (read(), 0);
-    sample(lapic, 3_579_545, move || {
-        let now = read();
-        total += now.wrapping_sub(last) & 0xff_ffff;
-        last = now;
-        total
-    })
+    let read = || u64::from(unsafe { in32(port) });
+    sample(lapic, 3_579_545, unwrapped(read, 24))
 }
 
-fn with_pit(lapic: Lapic) -> Sample {
+fn with_pit(lapic: Lapic) -> Option<Sample> {
     // SAFETY: the PIT's channel 2 and its gate belong to nobody else; the speaker stays off.
     unsafe {
         out8(0x61, in8(0x61) & !2 | 1);
@@ -126,24 +131,19 @@ fn with_pit(lapic: Lapic) -> Sample {
         out8(0x42, 0xff);
         out8(0x42, 0xff);
     }
+    // It counts down.
     let read = || {
         // SAFETY: latches and reads the counter of channel 2.
         unsafe {
             out8(0x43, 0b1000_0000);
             let low = in8(0x42);
-            u16::from_le_bytes([low, in8(0x42)])
+            u64::from(!u16::from_le_bytes([low, in8(0x42)]))
         }
     };
-    let (mut last, mut total) = (read(), 0u64);
-    sample(lapic, 1_193_182, move || {
-        let now = read();
-        total += u64::from(last.wrapping_sub(now));
-        last = now;
-        total
-    })
+    sample(lapic, 1_193_182, unwrapped(read, 16))
 }
 
-fn with_hpet(base: u64, lapic: Lapic) -> Sample {
+fn with_hpet(base: u64, lapic: Lapic) -> Option<Sample> {
     if base == 0 {
         return None;
     }
@@ -156,8 +156,10 @@ fn with_hpet(base: u64, lapic: Lapic) -> Sample {
     if !(100..=100_000_000).contains(&femtoseconds) {
         return None;
     }
+    // The counter of some is 32 bits wide.
     // SAFETY: as above.
-    sample(lapic, 1_000_000_000_000_000 / femtoseconds, || unsafe { register(0xf0).read_volatile() })
+    let read = || unsafe { register(0xf0).read_volatile() };
+    sample(lapic, 1_000_000_000_000_000 / femtoseconds, unwrapped(read, 32))
 }
 
 fn processor_says() -> Option<u64> {
@@ -167,18 +169,4 @@ fn processor_says() -> Option<u64> {
     }
     let mhz = regs::cpuid(0x16, 0).eax & 0xffff;
     (mhz != 0).then_some(u64::from(mhz) * 1_000_000)
-}
-
-fn timer_by_tsc(tsc_hz: u64, lapic: Lapic) -> u64 {
-    let span = tsc_hz / 100;
-    lapic.start_timer(u32::MAX);
-    let start = regs::tsc();
-    for _ in 0..PATIENCE {
-        if regs::tsc().saturating_sub(start) >= span {
-            break;
-        }
-    }
-    let ticks = u64::from(u32::MAX - lapic.timer_left());
-    lapic.start_timer(0);
-    ticks.saturating_mul(100).max(1_000_000)
 }

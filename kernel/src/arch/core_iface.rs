@@ -5,6 +5,7 @@
 
 use core::ptr::NonNull;
 
+use kernel::device_table::DeviceTable;
 use kernel::fast::Rest;
 use kernel::machine::{Context, Entry, Frame, FrameReader, Machine, Next};
 
@@ -20,8 +21,11 @@ pub struct BootInfo<'a> {
     /// The boot bundle: its bytes and its first frame. Its frames are in no other list, and what follows
     /// it in its last frame is zero.
     pub bundle: Option<(&'static [u8], Frame)>,
-    /// Global interrupt line of each ISA interrupt.
-    pub isa_lines: [u8; 16],
+    /// What may be handed out of devices.
+    pub devices: DeviceTable,
+    /// The global interrupt line of COM1.
+    #[cfg(feature = "self-check")]
+    pub com1_line: u8,
     /// COM1 answers.
     #[cfg(feature = "self-check")]
     pub has_serial: bool,
@@ -36,7 +40,7 @@ pub struct Refused;
 /// The core as the edge sees it.
 pub trait Core: Sized {
     /// Takes over the machine. The first thing to run comes from [`Core::first_context`].
-    fn start_on<M: Machine>(machine: &mut M, info: &BootInfo<'_>) -> Result<Self, Refused>;
+    fn start_on<M: Machine>(machine: &mut M, info: BootInfo<'_>) -> Result<Self, Refused>;
     /// What runs first.
     fn first_context<M: Machine>(&mut self, machine: &mut M) -> Next;
     /// Handles one entry.
@@ -92,7 +96,7 @@ mod real {
     use kernel::objects::Fault;
 
     impl Core for ActiveCore {
-        fn start_on<M: Machine>(machine: &mut M, info: &BootInfo<'_>) -> Result<Self, Refused> {
+        fn start_on<M: Machine>(machine: &mut M, info: BootInfo<'_>) -> Result<Self, Refused> {
             let Some((bundle, bundle_frame)) = info.bundle else {
                 log!(Error, "there is no boot bundle (file `ramdisk` beside the kernel)");
                 return Err(Refused);
@@ -103,8 +107,9 @@ mod real {
                 (first.0..first.0 + count).rev().for_each(|number| frames.add(Frame(number)));
             }
             let ram_bytes = u64::from(frames.total()) * FRAME_SIZE as u64;
-            let info = kernel::boot::BootInfo { bundle, bundle_frame, isa_lines: info.isa_lines, ram_bytes };
-            Self::boot(machine, frames, &info).map_err(|error| {
+            let devices = info.devices;
+            let info = kernel::boot::BootInfo { bundle, bundle_frame, ram_bytes };
+            Self::boot(machine, frames, devices, &info).map_err(|error| {
                 log!(Error, "{error}");
                 Refused
             })

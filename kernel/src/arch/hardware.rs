@@ -14,6 +14,7 @@ use super::core_iface::Job;
 use kernel::cpu::Mitigations;
 use kernel::log::{self, Level};
 use kernel::machine::{Entry, FRAME_SIZE, FRAME_WORDS, Frame, LogRead, Machine, PowerOff, Registers};
+use kernel::pci::{ConfigSpace, Function};
 
 use super::clock::Clock;
 use super::fpu::Fpu;
@@ -22,6 +23,7 @@ use super::ioapic::Lines;
 use super::lapic::{LINE_VECTOR, Lapic, TIMER_VECTOR};
 use super::layout::physmap;
 use super::panic::fatal;
+use super::pci::ConfigPorts;
 use super::percpu;
 use super::power;
 use super::regs;
@@ -146,6 +148,16 @@ unsafe extern "sysv64" fn zero_words(words: *mut [u64; FRAME_WORDS]) {
         "ret",
         turns = const FRAME_WORDS * 8 / 512,
     )
+}
+
+impl ConfigSpace for Hardware {
+    fn config_read(&mut self, function: Function, register: u8) -> u32 {
+        ConfigPorts.config_read(function, register)
+    }
+
+    fn config_write(&mut self, function: Function, register: u8, value: u32) {
+        ConfigPorts.config_write(function, register, value);
+    }
 }
 
 impl Machine for Hardware {

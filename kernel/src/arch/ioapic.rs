@@ -4,7 +4,8 @@
 //! by `set_masked`. An edge line is masked in software only, because the I/O APIC forgets edges that
 //! come while it masks; one that comes meanwhile is remembered and raised again at unmasking.
 
-use super::acpi::{MAX_IOAPICS, Tables};
+use kernel::acpi::{MAX_IOAPICS, Tables};
+
 use super::lapic::{LINE_VECTOR, LINES, Lapic};
 use super::regs::{in8, out8};
 

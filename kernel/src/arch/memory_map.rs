@@ -20,12 +20,14 @@ const MAX: usize = 256;
 pub struct Ranges {
     list: [(u64, u64); MAX],
     count: usize,
+    /// No range was lost for want of room.
+    pub complete: bool,
 }
 
 impl Ranges {
     /// No memory at all.
     pub const fn new() -> Self {
-        Self { list: [(0, 0); MAX], count: 0 }
+        Self { list: [(0, 0); MAX], count: 0, complete: true }
     }
 
     /// The ranges.
@@ -52,10 +54,12 @@ impl Ranges {
                 return;
             }
         }
-        if let Some(slot) = self.list.get_mut(self.count) {
-            *slot = (start, end);
-            self.count += 1;
-        }
+        self.keep(start, end);
+    }
+
+    /// Adds a range, grown to whole frames.
+    pub fn cover(&mut self, start: u64, end: u64) {
+        self.add(start & !(FRAME - 1), end.checked_next_multiple_of(FRAME).unwrap_or(HIGH));
     }
 
     /// Takes a range out, splitting what it cuts.
@@ -78,11 +82,15 @@ impl Ranges {
     }
 
     fn keep(&mut self, from: u64, to: u64) {
-        if from < to
-            && let Some(slot) = self.list.get_mut(self.count)
-        {
-            *slot = (from, to);
-            self.count += 1;
+        if from >= to {
+            return;
+        }
+        match self.list.get_mut(self.count) {
+            Some(slot) => {
+                *slot = (from, to);
+                self.count += 1;
+            }
+            None => self.complete = false,
         }
     }
 

@@ -22,6 +22,7 @@ mod layout;
 mod memory_map;
 mod paging;
 mod panic;
+mod pci;
 mod percpu;
 mod power;
 mod regs;

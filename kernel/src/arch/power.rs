@@ -5,9 +5,9 @@
 
 use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
+use kernel::acpi::Tables;
 use kernel::machine::PowerOff;
 
-use super::acpi::Tables;
 use super::regs::{in16, out8, out16, out32};
 
 /// PM1a and PM1b control ports.

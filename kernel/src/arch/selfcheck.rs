@@ -327,7 +327,7 @@ impl SelfCheck {
 }
 
 impl Core for SelfCheck {
-    fn start_on<M: Machine>(machine: &mut M, info: &BootInfo<'_>) -> Result<Self, Refused> {
+    fn start_on<M: Machine>(machine: &mut M, info: BootInfo<'_>) -> Result<Self, Refused> {
         let mut frames = Frames(info.usable.iter(), 0, 0);
         let (code, data) = (frames.next(machine), frames.next(machine));
         let (start, end) = (&raw const selfcheck_start, &raw const selfcheck_end);
@@ -352,7 +352,7 @@ impl Core for SelfCheck {
             work: Some(Box::new(Spin { turns: 100_000_000 })),
             ticks: 0,
             deadline: 0,
-            com1: info.isa_lines[4],
+            com1: info.com1_line,
             has_serial: info.has_serial,
             ending: info.ending,
         })

@@ -24,18 +24,23 @@ pub fn start() -> bool {
     if unsafe { in8(DEBUGCON) } == DEBUGCON as u8 {
         RESULTS.store(OURS, Ordering::Relaxed);
     }
-    let found = [0x5a, 0xa5].into_iter().all(|pattern| {
-        // SAFETY: the scratch register does nothing but hold a byte.
-        unsafe {
-            out8(COM1 + 7, pattern);
-            in8(COM1 + 7) == pattern
-        }
-    });
+    let found = answers(COM1);
     if found {
         set_up();
         STATE.store(OURS, Ordering::Relaxed);
     }
     found
+}
+
+/// True if there is a serial port at these ports.
+pub fn answers(base: u16) -> bool {
+    [0x5a, 0xa5].into_iter().all(|pattern| {
+        // SAFETY: the scratch register does nothing but hold a byte; where there is none nothing listens.
+        unsafe {
+            out8(base + 7, pattern);
+            in8(base + 7) == pattern
+        }
+    })
 }
 
 /// 115200 baud, 8 bits, no parity, FIFOs on, no interrupts.

@@ -76,7 +76,7 @@ fn region(k: &Kernel, m: &mut impl Machine, s: &mut Scratch, r: &Region) -> Resu
             claim(k, s, root)?;
             (0..r.pages.div_ceil(512)).try_for_each(|list| listed_frames(k, m, s, r, (root, list)))
         }
-        Backing::Contiguous(first) => {
+        Backing::Contiguous(first) | Backing::Device(first) => {
             let outside = |page: u32| {
                 let state = k.frames.listed(first.0.saturating_add(page)).map(|(state, _)| state);
                 state.is_none_or(|state| state == State::Unmanaged)

@@ -45,7 +45,7 @@ fn region_frames(r: &Region) -> u64 {
     match r.backing {
         Backing::Inline(_) => pages,
         Backing::Indexed(_) => pages + 1 + pages.div_ceil(512),
-        Backing::Contiguous(_) => 0,
+        Backing::Contiguous(_) | Backing::Device(_) => 0,
     }
 }
 

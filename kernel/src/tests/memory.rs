@@ -162,7 +162,7 @@ fn audited(w: &mut World) -> (Actor, crate::machine::Frame) {
 }
 
 /// Changes the leaf of one page.
-fn tamper(w: &mut World, root: crate::machine::Frame, address: u64, change: impl Fn(u64) -> u64) {
+pub fn tamper(w: &mut World, root: crate::machine::Frame, address: u64, change: impl Fn(u64) -> u64) {
     use crate::machine::Machine;
     let mut table = root;
     for level in [3, 2, 1] {

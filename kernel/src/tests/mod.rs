@@ -2,6 +2,7 @@
 
 mod abuse;
 mod capabilities;
+mod devices;
 mod handover;
 mod handover_model;
 mod invariants;

@@ -19,6 +19,8 @@ pub enum Command {
     Caps(u64),
     /// Show totals of memory.
     Mem,
+    /// List the devices.
+    Devices,
     /// List the modules that ModuleManager knows.
     Modules,
     /// List the registered services.
@@ -55,6 +57,7 @@ pub const HELP: &[(&str, &str)] = &[
     ("ps", "list the processes"),
     ("caps ID", "list the capabilities of a process"),
     ("mem", "show memory in use"),
+    ("devices", "list the devices, and what of each was handed out"),
     ("modules", "list the modules that were loaded"),
     ("services", "list the registered services"),
     ("load NAME[@VERSION]", "load a module: the newest version, or that one"),
@@ -77,6 +80,7 @@ pub fn parse(line: &str) -> Result<Command, String> {
         "help" => plain(Command::Help),
         "ps" => plain(Command::Ps),
         "mem" => plain(Command::Mem),
+        "devices" => plain(Command::Devices),
         "modules" => plain(Command::Modules),
         "services" => plain(Command::Services),
         "uptime" => plain(Command::Uptime),

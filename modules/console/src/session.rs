@@ -126,6 +126,7 @@ impl Session {
             Command::Ps => system::ps(),
             Command::Caps(process) => system::caps(process),
             Command::Mem => system::mem(),
+            Command::Devices => system::devices(),
             Command::Modules => system::modules(),
             Command::Services => system::services(),
             Command::Load { name, version } => system::load(&name, version),

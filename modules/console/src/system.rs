@@ -1,6 +1,7 @@
 //! What the commands ask of the kernel and of other processes.
 
 use crate::demo::Demo;
+use crate::devices;
 use crate::render;
 use crate::slots::{CONTROL, MANAGER, USER_POOL};
 use alloc::format;
@@ -59,6 +60,12 @@ pub fn caps(process: u64) -> Outcome {
 pub fn mem() -> Outcome {
     let record = system::memory(CONTROL).map_err(|error| refused("mem", "the kernel", error))?;
     Ok(render::memory(&record))
+}
+
+/// `devices`.
+pub fn devices() -> Outcome {
+    let records = system::devices(CONTROL).map_err(|error| refused("devices", "the kernel", error))?;
+    Ok(devices::table(&records))
 }
 
 /// `uptime`.
@@ -236,6 +243,7 @@ mod tests {
             (ps(), &["ps: ", "the kernel"][..]),
             (caps(3), &["caps: "]),
             (mem(), &["mem: "]),
+            (devices(), &["devices: ", "the kernel"]),
             (uptime(), &["uptime: "]),
             (modules(), &["modules: ", "ModuleManager"]),
             (services(), &["services: ", "ServiceRegistry"]),

@@ -25,6 +25,13 @@ pub const SURVIVED: u64 = 0x5a;
 /// Exit code of an act that saw something wrong.
 pub const WRONG: u64 = 0xbad;
 
+/// Map the device's registers to be read, and write one.
+pub const DRIVE_WRITE: u64 = 0;
+/// Map the device's registers to be written, and execute them.
+pub const DRIVE_EXECUTE: u64 = 1;
+/// Make the device interrupt, wait for that, and exit with the flags, the interrupt not dealt with.
+pub const DRIVE_AND_DIE: u64 = 2;
+
 macro_rules! acts {
     ($($(#[$doc:meta])* $name:ident = $number:literal),* $(,)?) => {
         /// What to do.
@@ -105,6 +112,9 @@ acts! {
     RawCall = 29,
     /// Create the process whose image, proof, Pool and Job came with the act; exit with the error's number.
     Create = 30,
+    /// Drive the device whose Region and IrqHandler came with the act. Word 0: [`DRIVE_WRITE`], [`DRIVE_EXECUTE`] or
+    /// [`DRIVE_AND_DIE`].
+    Drive = 31,
 }
 
 #[cfg(test)]
@@ -113,10 +123,10 @@ mod tests {
 
     #[test]
     fn act_numbers_round_trip() {
-        for number in 1..=30 {
+        for number in 1..=31 {
             assert_eq!(Act::from_number(number).map(|act| act as u32), Some(number));
         }
         assert_eq!(Act::from_number(0), None);
-        assert_eq!(Act::from_number(31), None);
+        assert_eq!(Act::from_number(32), None);
     }
 }

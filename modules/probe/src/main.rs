@@ -14,7 +14,7 @@ use sila_rt::hostile::{self, INSTRUCTIONS};
 use sila_rt::ipc::{self, Answer, Message, Received};
 use sila_rt::raw::{Registers, exit_thread, yield_now};
 use sila_rt::slots::make;
-use sila_rt::{CallError, clock, op, thread};
+use sila_rt::{CallError, clock, device, op, thread};
 
 sila_rt::entry!(main);
 
@@ -87,6 +87,7 @@ fn converse(act: Act, order: &mut Answer) -> u64 {
             registers.rax & 0xff
         }
         Act::Create => create(order),
+        Act::Drive => drive(order),
         _ => WRONG,
     }
 }
@@ -241,6 +242,29 @@ fn secret() -> u64 {
     loop {
         yield_now();
     }
+}
+
+/// Register of QEMU's `edu` that raises its interrupt.
+const EDU_RAISE: usize = 0x60;
+
+fn drive(order: &mut Answer) -> u64 {
+    let (Some(region), Some(irq)) = (order.caps.take(0), order.caps.take(1)) else { return WRONG };
+    let mode = order.message.word(0);
+    let Ok(registers) = device::Registers::map(region.slot(), mode != probe::DRIVE_WRITE) else {
+        return WRONG;
+    };
+    match mode {
+        probe::DRIVE_WRITE => hostile::write(registers.address(), 1),
+        probe::DRIVE_EXECUTE => hostile::execute(registers.address()),
+        _ => {
+            let Ok(note) = make(|dst| op::NotificationCreate(OWN_POOL, dst)) else { return WRONG };
+            if op::IrqBind(irq.slot(), note.slot(), 4).is_err() || !registers.write32(EDU_RAISE, 1) {
+                return WRONG;
+            }
+            return ipc::wait(note.slot(), clock::after(clock::SECOND)).unwrap_or(WRONG);
+        }
+    }
+    SURVIVED
 }
 
 fn create(order: &mut Answer) -> u64 {

@@ -38,6 +38,22 @@ pub const PORTS: Slot = Slot(16);
 pub const IRQ: Slot = Slot(17);
 /// The receiving end of [`ENDOW_ONLY`].
 pub const ENDOWED: Slot = Slot(18);
+/// The registers of one of QEMU's `edu` devices.
+pub const EDU: Slot = Slot(40);
+/// Its interrupt.
+pub const EDU_IRQ: Slot = Slot(41);
+/// The registers of another one, which shares the interrupt line.
+pub const TWIN: Slot = Slot(42);
+/// Its interrupt.
+pub const TWIN_IRQ: Slot = Slot(43);
+/// The ports of a serial port on the PCI bus.
+pub const SERIAL: Slot = Slot(44);
+/// Its interrupt.
+pub const SERIAL_IRQ: Slot = Slot(45);
+/// A device that no machine has.
+pub const NOTHING: Slot = Slot(46);
+/// The framebuffer, which the kernel keeps.
+pub const SCREEN: Slot = Slot(47);
 /// An empty slot that no test fills for long.
 pub const EMPTY: Slot = Slot(63);
 

@@ -11,6 +11,7 @@ mod child;
 mod control;
 mod creating;
 mod exhaustion;
+mod hardware;
 mod isolation;
 mod lab;
 mod loading;
@@ -184,6 +185,28 @@ pub const TESTS: &[Test] = tests! {
         a_key_revoked_during_verification_is_refused;
     exhaustion:
         the_invariants_of_the_kernel_hold;
+    hardware:
+        a_driver_maps_its_device_and_computes
+        an_interrupt_of_a_device_reaches_its_driver
+        an_interrupt_that_nobody_acknowledges_stays_silent_and_harms_nobody
+        devices_that_share_a_line_do_not_hold_each_other_up
+        dma_does_not_change_a_sealed_region
+        dma_does_not_change_or_read_memory
+        a_device_region_is_never_sealed
+        a_device_region_is_no_image_and_no_proof
+        a_device_region_is_no_signed_record
+        a_device_region_is_never_executable_nor_written_through_a_readable_mapping
+        a_device_region_ends_where_the_device_ends
+        a_device_region_needs_its_rights
+        device_regions_cost_and_free_no_frames
+        ports_of_a_device_end_where_it_ends
+        a_serial_port_on_the_bus_is_driven_by_its_ports_and_interrupt
+        binding_an_interrupt_twice_is_refused
+        an_interrupt_without_a_binding_cannot_be_acknowledged
+        a_driver_that_dies_leaves_its_device_silent
+        absent_and_kept_devices_are_not_granted
+        what_the_platform_keeps_is_never_handed_out
+        reserved_ports_are_out_of_reach_of_every_range;
 };
 
 /// Tests of the harness itself: each must be seen to fail. No plan names them but that of the harness's own tests.
