@@ -1,10 +1,11 @@
-//! What the benchmarks' results become: a table, JSON, a page of the book, a comparison with the baseline.
-use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+//! What the benchmarks' results become: rows, a table, JSON.
+use crate::bench_profile::{Code, Expensive};
+use crate::bench_trace::{Traced, total};
+use anyhow::Result;
+use serde::Serialize;
 
 /// Name, seL4's figure, what SILA may take at most. seL4 16.0.0-dev, x86_64, fast path, counted the same way.
-const FIGURES: [(&str, Option<u64>, u64); 18] = [
+const FIGURES: [(&str, Option<u64>, u64); 23] = [
     ("ipc_call_reply_0w", Some(405), 360),
     ("ipc_call_reply_4w", Some(447), 380),
     ("ipc_call_reply_10w", Some(1580), 520),
@@ -22,11 +23,16 @@ const FIGURES: [(&str, Option<u64>, u64); 18] = [
     ("fault_round_trip", Some(1303), 600),
     ("thread_create", Some(11303), 2000),
     ("thread_destroy", Some(2711), 800),
+    ("dispatch_latency_verify", None, 20_000),
+    ("dispatch_latency_hash", None, 20_000),
+    ("dispatch_latency_zero", None, 20_000),
+    ("dispatch_latency_revoke", None, 20_000),
+    ("dispatch_latency_terminate", None, 20_000),
     ("dispatch_latency", None, 20_000),
 ];
 
-/// By how many percent a median may grow.
-const TOLERANCE: u64 = 5;
+/// By how many percent a traced round may differ from what was measured.
+const DIFFERENCE: u64 = 2;
 
 /// One row, in instructions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -47,6 +53,10 @@ pub struct Row {
     pub anchor: Option<u64>,
     /// What it may be at most; for a latency the limit of the worst case.
     pub limit: Option<u64>,
+    /// Its expensive instructions by kind, in the middle one of the traced rounds; `None` if it was not traced.
+    pub expensive: Option<Expensive>,
+    /// The same (median, or worst latency) with the kernel's page tables apart from ring 3's.
+    pub kpti: Option<u64>,
 }
 
 impl Row {
@@ -57,12 +67,47 @@ impl Row {
         let [min, median, p99, max, n] = numbers.try_into().ok()?;
         let figure = FIGURES.iter().find(|figure| figure.0 == name);
         let (anchor, limit) = (figure.and_then(|f| f.1), figure.map(|f| f.2));
-        Some(Self { name, min, median, p99, max, n, anchor, limit })
+        Some(Self { name, min, median, p99, max, n, anchor, limit, expensive: None, kpti: None })
+    }
+
+    /// Whether the worst case counts, and not the median.
+    pub fn is_latency(&self) -> bool {
+        self.name.starts_with("dispatch_latency")
     }
 
     /// What the limit holds for.
-    fn counts(&self) -> u64 {
-        if self.name.starts_with("dispatch_latency") { self.max } else { self.median }
+    pub fn counts(&self) -> u64 {
+        if self.is_latency() { self.max } else { self.median }
+    }
+
+    /// The expensive instructions in words.
+    fn expensive_text(&self) -> String {
+        let Some(expensive) = &self.expensive else { return "-".into() };
+        expensive.iter().map(|(kind, count)| format!("{kind} {count}")).collect::<Vec<_>>().join(", ")
+    }
+
+    /// By how many percent it is dearer with the page tables apart.
+    fn kpti_growth(&self) -> String {
+        let of = self.counts().max(1) as f64;
+        self.kpti.map_or("-".into(), |kpti| format!("{:+.1} %", (kpti as f64 / of - 1.0) * 100.0))
+    }
+}
+
+/// What figures depend on, besides the source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Conditions {
+    /// The compiler, as `rustc -V` says.
+    pub compiler: String,
+    /// QEMU's CPU model.
+    pub cpu: String,
+    /// Whether the kernel's page tables are apart from ring 3's.
+    pub kpti: bool,
+}
+
+impl Conditions {
+    /// What a baseline is valid for.
+    pub fn key(&self) -> String {
+        format!("{}, {}{}", self.compiler, self.cpu, if self.kpti { ", KPTI" } else { "" })
     }
 }
 
@@ -102,6 +147,33 @@ impl Results {
     }
 }
 
+/// Takes over what was traced. A trace that differs from what was measured is a failure.
+pub fn add_traces(results: &mut Results, traced: &[Traced], code: &Code) {
+    for row in &mut results.rows {
+        let Some(round) = traced.iter().find(|t| t.name == row.name).and_then(Traced::middle) else {
+            continue;
+        };
+        let (count, slack) = (total(round), row.max * DIFFERENCE / 100 + 2);
+        row.expensive = Some(code.expensive(round));
+        if count + slack < row.min || count > row.max + slack {
+            let Row { name, min, max, .. } = row;
+            let why =
+                format!("{name}: the traced round has {count} instructions, measured were {min} to {max}");
+            results.failures.push(why);
+        }
+    }
+    let lost = traced.iter().filter(|t| t.rounds.is_empty());
+    results.failures.extend(lost.map(|t| format!("{}: no round was traced whole", t.name)));
+}
+
+/// Takes over the figures of a run with the page tables apart.
+pub fn add_kpti(results: &mut Results, apart: &Results) {
+    for row in &mut results.rows {
+        row.kpti = apart.rows.iter().find(|other| other.name == row.name).map(Row::counts);
+    }
+    results.failures.extend(apart.failures.iter().map(|failure| format!("with KPTI: {failure}")));
+}
+
 fn number(value: Option<u64>) -> String {
     value.map_or("-".into(), |value| value.to_string())
 }
@@ -113,36 +185,49 @@ fn ratio(value: u64, of: Option<u64>) -> String {
     }
 }
 
-const HEADS: [&str; 10] =
-    ["operation", "min", "median", "p99", "max", "n", "seL4", "ratio", "limit", "of limit"];
+/// The column that is not of numbers.
+const EXPENSIVE: &str = "expensive";
 
-fn cells(row: &Row) -> [String; 10] {
-    let plain = |value: u64| value.to_string();
-    [
-        row.name.clone(),
-        plain(row.min),
-        plain(row.median),
-        plain(row.p99),
-        plain(row.max),
-        plain(row.n),
-        number(row.anchor),
-        ratio(row.counts(), row.anchor),
-        number(row.limit),
-        ratio(row.counts(), row.limit),
-    ]
+/// A table's lines, the first with the names of the columns; every line has as many cells.
+pub fn lines(results: &Results) -> Vec<Vec<String>> {
+    let apart = results.rows.iter().any(|row| row.kpti.is_some());
+    let traced = results.rows.iter().any(|row| row.expensive.is_some());
+    let mut heads =
+        ["operation", "min", "median", "p99", "max", "n", "seL4", "ratio", "limit", "of limit"].to_vec();
+    heads.extend(["with KPTI", "more"].iter().filter(|_| apart));
+    heads.extend([EXPENSIVE].iter().filter(|_| traced));
+    let cells = |row: &Row| {
+        let plain = [row.min, row.median, row.p99, row.max, row.n].map(|value| value.to_string());
+        let mut cells = vec![row.name.clone()];
+        cells.extend(plain);
+        cells.extend([number(row.anchor), ratio(row.counts(), row.anchor)]);
+        cells.extend([number(row.limit), ratio(row.counts(), row.limit)]);
+        if apart {
+            cells.extend([number(row.kpti), row.kpti_growth()]);
+        }
+        cells.extend(traced.then(|| row.expensive_text()));
+        cells
+    };
+    let mut lines = vec![heads.into_iter().map(String::from).collect()];
+    lines.extend(results.rows.iter().map(cells));
+    lines
 }
 
 /// The table for people.
 pub fn table(results: &Results) -> String {
-    let mut lines = vec![HEADS.map(String::from)];
-    lines.extend(results.rows.iter().map(cells));
+    let lines = lines(results);
+    let words = lines.first().and_then(|heads| heads.iter().position(|head| head == EXPENSIVE));
     let width =
         |column: usize| lines.iter().filter_map(|l| l.get(column)).map(String::len).max().unwrap_or(0);
     let mut text = String::new();
     for line in &lines {
         for (column, cell) in line.iter().enumerate() {
             let width = width(column);
-            text += &if column == 0 { format!("{cell:<width$}") } else { format!("  {cell:>width$}") };
+            text += &match column {
+                0 => format!("{cell:<width$}"),
+                _ if Some(column) == words => format!("  {cell}"),
+                _ => format!("  {cell:>width$}"),
+            };
         }
         text.push('\n');
     }
@@ -151,107 +236,12 @@ pub fn table(results: &Results) -> String {
     text
 }
 
-/// The rows as JSON.
-pub fn json(results: &Results) -> Result<String> {
-    let value = serde_json::json!({ "rows": results.rows });
+/// The rows as JSON, with the conditions they were measured under.
+pub fn json(results: &Results, conditions: &Conditions) -> Result<String> {
+    let value = serde_json::json!({
+        "rows": results.rows, "conditions": conditions, "failures": results.failures,
+    });
     Ok(serde_json::to_string_pretty(&value)? + "\n")
-}
-
-/// The page of the book.
-pub fn page(results: &Results, compiler: &str, cpu: &str) -> String {
-    let mut text = format!(
-        "# Performance\n\n<!-- Made by `cargo run -- bench --book docs/performance.md`. -->\n\n{INTRODUCTION}\n\
-         Compiler: `{compiler}`. CPU model: `{cpu}`. One instruction is {}.{:03} ticks of the time-stamp \
-         counter.\n\n",
-        results.unit / 1000,
-        results.unit % 1000
-    );
-    text += &format!("| {} |\n|---|{}\n", HEADS.join(" | "), "---:|".repeat(HEADS.len() - 1));
-    for row in &results.rows {
-        text += &format!("| {} |\n", cells(row).join(" | "));
-    }
-    text + REMARKS
-}
-
-const INTRODUCTION: &str = "\
-What the kernel's operations cost, in guest instructions. `cargo run -- bench` boots a system whose two benchmark
-processes (`modules/bench`) measure each other through the public ABI, under QEMU's `-icount shift=6,sleep=off`:
-there every instruction takes 64 ns of virtual time, so that differences of the time-stamp counter count
-instructions. The counts are the same in every run and on every host. The program calibrates itself with a loop of
-known length and takes off what an empty window costs. A window goes from the ring-3 instruction before the stub to
-the one after it, loading and storing the stub's registers included.
-";
-
-const REMARKS: &str = "
-`ratio` compares the median with seL4's (16.0.0-dev, x86_64, with its fast path, counted the same way); `of limit`
-with the most that SILA allows itself, for a latency by the worst case. Rows without such figures have none.
-
-* `ipc_call_reply_Nw`: a call with N words, and as many back, between two processes of the same priority, the
-  server's `reply_recv` included. The words are in place and are not read.
-* `ipc_cap_transfer`: the same without words, with one capability, which the server deletes before it answers.
-* `notify_ping_pong`: a signal to another process and the wait for its signal back.
-* `frame_alloc_map`: `RegionCreate` of one frame, which is zeroed, and `RegionMap` beside a page that is mapped
-  already. `page_unmap`: `MappingUnmap` alone.
-* `thread_create`: `ThreadCreate` without message page, up to the first instruction of the new thread, which has a
-  higher priority. `thread_destroy`: `ThreadTerminate` and `CapDelete`.
-* `fault_round_trip`: an undefined instruction, the handler in another process, and back behind the instruction.
-* `verify`: `ProcessCreate` of the benchmarks' own image, both signatures and the hash included;
-  `process_terminate` is its end.
-* `dispatch_latency`: from a timer's expiry at a random instant to the first ring-3 instruction of the thread of
-  highest priority, while one of low priority makes the kernel verify an image, zero 2 MiB, revoke 900 capabilities
-  or end a process. The expiry is known to within one reading of the clock, which is added.
-
-What the counts leave out: caches, TLBs and pipelines do not exist in this emulation, and a `rep` instruction counts
-once for each iteration, a write to CR3, XSAVE, WRMSR or SYSCALL once. `cargo run -- bench --profile NAME` traces one
-operation, says in which functions its instructions are, and counts the expensive ones it executed.
-
-`boot/bench-baseline.json` holds the medians of earlier runs by compiler and CPU model; `bench --check` fails when one
-has grown by more than 5 %, and `bench --update-baseline` writes them.
-";
-
-/// What a baseline is valid for.
-pub fn key(compiler: &str, cpu: &str) -> String {
-    format!("{compiler}, {cpu}")
-}
-
-/// Medians by key and name.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Baseline(BTreeMap<String, BTreeMap<String, u64>>);
-
-impl Baseline {
-    /// Reads a baseline's file.
-    pub fn parse(text: &str) -> Result<Self> {
-        serde_json::from_str(text).context("not a baseline")
-    }
-
-    /// The file's text.
-    pub fn text(&self) -> Result<String> {
-        Ok(serde_json::to_string_pretty(self)? + "\n")
-    }
-
-    /// Takes these results' medians over.
-    pub fn update(&mut self, key: &str, results: &Results) {
-        let medians = self.0.entry(key.to_string()).or_default();
-        medians.extend(results.rows.iter().map(|row| (row.name.clone(), row.median)));
-    }
-
-    /// What became worse; `None` if nothing is known about this key. Only a whole run misses rows.
-    pub fn changes(&self, key: &str, results: &Results, whole: bool) -> Option<Vec<String>> {
-        let known = self.0.get(key)?;
-        let mut changes = Vec::new();
-        for (name, &old) in known {
-            match results.rows.iter().find(|row| row.name == *name) {
-                Some(row) if row.median * 100 > old * (100 + TOLERANCE) => {
-                    changes.push(format!("{name} went from {old} to {} instructions", row.median));
-                }
-                Some(_) => {}
-                None if whole => changes.push(format!("{name} was not measured")),
-                None => {}
-            }
-        }
-        Some(changes)
-    }
 }
 
 #[cfg(test)]
@@ -265,6 +255,16 @@ mod tests {
         "bench fail cap_copy SlotTaken [0]",
         "bench done",
     ];
+
+    /// The words of the line that begins so.
+    fn words(text: &str, begin: &str) -> Vec<String> {
+        let line = text.lines().find(|line| line.starts_with(begin)).unwrap();
+        line.split_whitespace().map(String::from).collect()
+    }
+
+    fn conditions() -> Conditions {
+        Conditions { compiler: "rustc 1".into(), cpu: "max".into(), kpti: false }
+    }
 
     #[test]
     fn results_are_read_with_their_figures() {
@@ -285,15 +285,15 @@ mod tests {
     #[test]
     fn the_table_has_ratios_and_names_what_is_missing() {
         let text = table(&Results::read(LINES));
-        let line = text.lines().find(|line| line.starts_with("null_invocation")).unwrap();
-        let cells: Vec<&str> = line.split_whitespace().collect();
-        assert_eq!(cells[cells.len() - 4..], ["457", "0.50", "140", "1.63"], "{line}");
+        assert!(words(&text, "null_invocation").ends_with(&["457", "0.50", "140", "1.63"].map(String::from)));
         assert!(text.contains("not measured: cap_copy") && text.contains("64.000 ticks"), "{text}");
     }
 
     #[test]
     fn json_has_the_fields_that_readers_expect() {
-        let value: serde_json::Value = serde_json::from_str(&json(&Results::read(LINES)).unwrap()).unwrap();
+        let value: serde_json::Value =
+            serde_json::from_str(&json(&Results::read(LINES), &conditions()).unwrap()).unwrap();
+        assert_eq!(value["conditions"]["cpu"], "max");
         let row = &value["rows"][0];
         for field in ["name", "min", "median", "p99", "n", "anchor", "limit"] {
             assert!(row.get(field).is_some(), "{field}");
@@ -303,32 +303,49 @@ mod tests {
 
     #[test]
     fn the_worst_latency_is_held_to_the_limit() {
-        let row = Row::parse("dispatch_latency 1 2 3 30000 5").unwrap();
-        assert_eq!(cells(&row)[9], "1.50");
+        let results = Results::read(["bench row dispatch_latency 1 2 3 30000 5", "bench done"]);
+        assert_eq!(words(&table(&results), "dispatch_latency").last().unwrap(), "1.50");
     }
 
     #[test]
-    fn only_growth_beyond_the_tolerance_fails_and_only_for_a_known_key() {
-        let results = Results::read(LINES);
-        let mut baseline = Baseline::default();
-        assert_eq!(baseline.changes("a", &results, true), None);
-        baseline.update("a", &results);
-        assert_eq!(baseline.changes("a", &results, true), Some(vec![]));
-        assert_eq!(baseline.changes("b", &results, true), None);
-        let mut worse = results.clone();
-        worse.rows[0].median = 239;
-        assert_eq!(baseline.changes("a", &worse, true), Some(vec![]));
-        worse.rows[0].median = 240;
-        assert_eq!(baseline.changes("a", &worse, true).unwrap().len(), 1);
-        worse.rows.remove(0);
-        assert_eq!(baseline.changes("a", &worse, true).unwrap(), ["null_invocation was not measured"]);
-        assert_eq!(baseline.changes("a", &worse, false), Some(vec![]));
-        assert_eq!(Baseline::parse(&baseline.text().unwrap()).unwrap(), baseline);
+    fn a_baseline_is_valid_for_compiler_cpu_and_page_tables() {
+        assert_eq!(conditions().key(), "rustc 1, max");
+        assert_eq!(Conditions { kpti: true, ..conditions() }.key(), "rustc 1, max, KPTI");
+    }
+
+    fn traced(name: &str, instructions: u64) -> Traced {
+        Traced { name: name.into(), rounds: vec![[(1, instructions - 2), (2, 2)].into()] }
     }
 
     #[test]
-    fn the_page_is_a_table() {
-        let text = page(&Results::read(LINES), "rustc 1", "max");
-        assert!(text.contains("| null_invocation | 100 | 228 |") && text.contains("`rustc 1`"));
+    fn traces_add_the_expensive_instructions_and_must_agree_with_what_was_measured() {
+        let code = Code::of([(2, "cr3")]);
+        let mut results = Results::read(LINES);
+        results.failures.clear();
+        add_traces(&mut results, &[traced("null_invocation", 230)], &code);
+        assert_eq!(results.rows[0].expensive, Some(Expensive::from([("cr3", 2)])));
+        assert_eq!((results.rows[1].expensive.clone(), results.failures.len()), (None, 0));
+        assert!(table(&results).lines().any(|line| line.ends_with("cr3 2")));
+        add_traces(&mut results, &[traced("null_invocation", 300), traced("yield", 3)], &code);
+        assert_eq!(results.failures.len(), 1, "{:?}", results.failures);
+        add_traces(&mut results, &[Traced { name: "yield".into(), rounds: vec![] }], &code);
+        assert_eq!(results.failures.len(), 2, "{:?}", results.failures);
+    }
+
+    #[test]
+    fn the_price_of_kpti_is_a_column() {
+        let mut results = Results::read(LINES);
+        let apart = Results::read(["bench row null_invocation 1 250 1 1 1", "bench done"]);
+        add_kpti(&mut results, &apart);
+        let text = table(&results);
+        assert!(words(&text, "null_invocation").ends_with(&["250", "+9.6", "%"].map(String::from)), "{text}");
+        assert!(words(&text, "yield").ends_with(&["-", "-"].map(String::from)), "{text}");
+    }
+
+    #[test]
+    fn every_figure_belongs_to_a_row() {
+        for (name, ..) in FIGURES {
+            assert!(bench::NAMES.contains(&name), "{name}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use crate::pkg::args::{InspectArgs, KeygenArgs, PackArgs, VerifyArgs};
 use crate::qemu::Board;
 use crate::{image, script};
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -199,6 +199,18 @@ pub struct ImageArgs {
     pub system: SystemArgs,
 }
 
+/// Whether the kernel's page tables are apart from ring 3's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Kpti {
+    /// Apart.
+    On,
+    /// Together.
+    #[default]
+    Off,
+    /// One run each way.
+    Both,
+}
+
 /// The options of `bench`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct BenchArgs {
@@ -217,6 +229,9 @@ pub struct BenchArgs {
     /// Write the book's page on performance
     #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub book: Option<PathBuf>,
+    /// Measure with the kernel's page tables apart from ring 3's, or together, or both in one table
+    #[arg(long, value_name = "on|off|both", value_enum, default_value_t = Kpti::Off, hide_possible_values = true)]
+    pub kpti: Kpti,
     /// Instead of measuring, trace this row and say in which functions its instructions are
     #[arg(long, value_name = "NAME", conflicts_with_all = ["json", "only", "check", "update_baseline", "book"])]
     pub profile: Option<String>,

@@ -4,14 +4,18 @@
 pub mod backtrace;
 pub mod bare;
 pub mod bench;
+pub mod bench_baseline;
+pub mod bench_page;
 pub mod bench_profile;
 pub mod bench_table;
+pub mod bench_trace;
 pub mod cc;
 pub mod cli;
 pub mod doctor;
 pub mod flash;
 #[cfg(test)]
 mod flash_tests;
+pub mod gdb;
 pub mod guest;
 pub mod image;
 pub mod missing;

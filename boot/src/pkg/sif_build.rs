@@ -25,6 +25,12 @@ pub struct SegmentInput {
 
 /// Turns a static, page-aligned ELF file into an image.
 pub fn elf_to_sif(elf: &[u8]) -> Result<Vec<u8>> {
+    let (entry, segments) = elf_segments(elf)?;
+    build(entry, &segments)
+}
+
+/// Entry and segments of a static, page-aligned ELF file.
+pub fn elf_segments(elf: &[u8]) -> Result<(u64, Vec<SegmentInput>)> {
     let file = ElfFile64::<object::Endianness>::parse(elf).context("not a 64-bit ELF file")?;
     let endian = file.endian();
     let mut segments = Vec::new();
@@ -47,7 +53,7 @@ pub fn elf_to_sif(elf: &[u8]) -> Result<Vec<u8>> {
         }
     }
     segments.sort_by_key(|segment| segment.vaddr);
-    build(file.elf_header().e_entry(endian), &segments)
+    Ok((file.elf_header().e_entry(endian), segments))
 }
 
 fn perm_of(flags: object::elf::ProgramFlags) -> Result<Perm> {

@@ -5,7 +5,9 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use bench::{IMAGE, PLAN, PROOF, Plan, Summary, Unit};
+use bench::{
+    IMAGE, LARGE, LARGE_BYTES, MARK_BEGIN, MARK_END, MARK_NEXT, NAMES, PLAN, PROOFS, Plan, Summary, Unit,
+};
 use core::hint::black_box;
 use sila_abi::boot::{Bundle, EntryKind};
 use sila_abi::protocol::layout::OWN_POOL;
@@ -47,10 +49,10 @@ pub const FLAG_STOP: u64 = 2;
 
 /// Rounds before the measured ones.
 const WARM: usize = 16;
-/// How long a profiled operation is repeated: the host looks on for part of it.
-const PROFILE_ROUNDS: u64 = 2_000_000;
-/// In a profile no operation takes more instructions than this in all.
-const PROFILE_TICKS: u64 = 64 * 400_000_000;
+/// Rows that are measured less often than this are traced once.
+const RARE: usize = 100;
+/// The client's priority.
+pub const PRIORITY: u64 = 110;
 
 /// Why a row has no result.
 pub type Reason = CallError;
@@ -76,9 +78,23 @@ pub struct Client {
     pub unit: Unit,
     /// The peer's sealed image.
     pub image: OwnedSlot,
-    /// Its sealed proof.
-    pub proof: OwnedSlot,
+    proofs: [OwnedSlot; 4],
+    image_bytes: &'static [u8],
+    large_page: &'static [u8],
     plan: &'static str,
+}
+
+/// The load proofs, in the order of [`PROOFS`].
+#[derive(Clone, Copy, Debug)]
+pub enum Proof {
+    /// A process that serves, or only shows what making it costs.
+    Peer,
+    /// One that holds many capabilities.
+    Holder,
+    /// One that uses all it may.
+    Full,
+    /// The large image's.
+    Large,
 }
 
 /// The registers of an invocation.
@@ -130,8 +146,32 @@ impl Client {
         op::NotificationCreate(OWN_POOL, OWN)?;
         // The system's own modules come to rest first.
         pause(3 * clock::SECOND);
-        let (image, proof) = (sealed(data(&bundle, IMAGE)?)?, sealed(data(&bundle, PROOF)?)?);
-        Ok(Self { unit: calibrate(), image, proof, plan })
+        let (image_bytes, large_page) = (data(&bundle, IMAGE)?, data(&bundle, LARGE)?);
+        let [peer, holder, full, large] = PROOFS.map(|name| data(&bundle, name).and_then(sealed));
+        let (image, proofs) = (sealed(image_bytes)?, [peer?, holder?, full?, large?]);
+        Ok(Self { unit: calibrate(), image, proofs, image_bytes, large_page, plan })
+    }
+
+    /// The slot of a proof.
+    pub fn proof(&self, which: Proof) -> Slot {
+        let [peer, holder, full, large] = &self.proofs;
+        match which {
+            Proof::Peer => peer,
+            Proof::Holder => holder,
+            Proof::Full => full,
+            Proof::Large => large,
+        }
+        .slot()
+    }
+
+    /// A sealed Region with the large image.
+    pub fn large(&self) -> Result<OwnedSlot, Reason> {
+        let mut region = OwnRegion::new(LARGE_BYTES)?;
+        let rest = self.image_bytes.get(self.large_page.len()..).unwrap_or_default();
+        for (to, from) in region.bytes_mut().iter_mut().zip(self.large_page.iter().chain(rest)) {
+            *to = *from;
+        }
+        region.seal()
     }
 
     fn measure(&'static self) -> bool {
@@ -142,16 +182,10 @@ impl Client {
         for row in rows().filter(|row| plan.wants(row.name)) {
             failed |= self.report(row.name, self.row(row));
         }
-        if plan.wants("dispatch_latency") {
-            failed |= latency::measure(self);
-        }
-        for name in &plan.profiles {
-            match rows().find(|row| row.name == *name) {
-                Some(row) => failed |= self.profile(row).is_err(),
-                None => {
-                    report(&format!("bench fail {name} there is no such row to profile"));
-                    failed = true;
-                }
+        failed |= latency::measure(self, |name| plan.wants(name));
+        if let Some(rounds) = plan.trace {
+            for row in rows().filter(|row| plan.wants(row.name)) {
+                failed |= self.trace(row, if row.n < RARE { 1 } else { rounds });
             }
         }
         failed
@@ -197,34 +231,66 @@ impl Client {
         Ok(values)
     }
 
-    fn profile(&self, row: &Row) -> Result<(), Reason> {
-        if let Some(around) = row.around {
-            around(self, true)?;
-        }
-        for _ in 0..WARM.min(row.n) {
-            (row.once)(self)?;
-        }
-        report(&format!("bench profile {}", row.name));
-        let start = time_stamp();
-        for round in 0..PROFILE_ROUNDS {
-            profile_round(round);
-            (row.once)(self)?;
-            if time_stamp().wrapping_sub(start) > PROFILE_TICKS {
-                break;
+    /// Repeats a row between marks, for the host; true if it failed.
+    fn trace(&self, row: &Row, rounds: usize) -> bool {
+        let repeat = || {
+            if let Some(around) = row.around {
+                around(self, true)?;
             }
-        }
-        match row.around {
-            Some(around) => around(self, false),
-            None => Ok(()),
+            report(&format!("bench trace {} {rounds}", row.name));
+            // What the report left over, or took on itself, of the kernel's work is gone by the time of the mark.
+            for _ in 0..WARM.min(row.n) {
+                (row.once)(self)?;
+            }
+            for round in 0..rounds {
+                trace_mark(if round == 0 { MARK_BEGIN } else { MARK_NEXT });
+                (row.once)(self)?;
+            }
+            trace_mark(MARK_END);
+            row.around.map_or(Ok(()), |around| around(self, false))
+        };
+        match repeat() {
+            Ok(()) => false,
+            Err(error) => {
+                report(&format!("bench fail {} traced: {}", row.name, describe(&error)));
+                true
+            }
         }
     }
 }
 
-/// The host sees by this function where a round begins.
+/// The host stops the machine here and reads the mark from the first argument's register.
 #[inline(never)]
-fn profile_round(round: u64) {
-    black_box(round);
+extern "C" fn trace_mark(mark: u64) {
+    black_box(mark);
 }
+
+const fn is_name(name: &str) -> bool {
+    let mut at = 0;
+    while at < NAMES.len() {
+        let (a, b) = (NAMES[at].as_bytes(), name.as_bytes());
+        let mut i = 0;
+        while i < a.len() && i < b.len() && a[i] == b[i] {
+            i += 1;
+        }
+        if i == a.len() && i == b.len() {
+            return true;
+        }
+        at += 1;
+    }
+    false
+}
+
+/// The host knows every row.
+const _: () = {
+    let (mut at, lists) = (0, [rows::ROWS, making::ROWS]);
+    while at < lists[0].len() + lists[1].len() {
+        let first = lists[0].len();
+        assert!(is_name(if at < first { lists[0][at].name } else { lists[1][at - first].name }));
+        at += 1;
+    }
+    assert!(NAMES.len() == lists[0].len() + lists[1].len() + crate::loads::LOADS.len() + 1);
+};
 
 fn calibrate() -> Unit {
     const ROUNDS: u64 = 100_000;

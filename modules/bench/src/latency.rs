@@ -2,37 +2,35 @@
 //! while a thread of low priority makes the kernel work.
 
 use crate::bench::{Client, Reason, describe, report};
-use crate::making;
+use crate::loads::{Helpers, LOADS, Load};
 use alloc::format;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU32, Ordering};
-use sila_abi::Slot;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use sila_abi::protocol::layout::{OWN_POOL, OWN_THREAD};
-use sila_abi::syscall::{Call, Tag};
+use sila_abi::syscall::{Call, FOREVER, Tag};
+use sila_abi::{Error, Slot};
 use sila_rt::raw::{Registers, time_stamp};
-use sila_rt::{clock, hostile, op, thread};
+use sila_rt::{clock, hostile, ipc, op, thread};
 
-/// What the worker keeps the kernel busy with.
-const LOADS: [(&str, u32); 4] = [
-    ("dispatch_latency_verify", 1),
-    ("dispatch_latency_zero", 2),
-    ("dispatch_latency_revoke", 3),
-    ("dispatch_latency_terminate", TERMINATE),
-];
-const TERMINATE: u32 = 4;
-/// Processes that are ended to measure what that keeps from running.
-const ENDED: usize = 40;
-/// Samples of each.
+/// The row of all samples that count.
+pub const ALL: &str = "dispatch_latency";
+/// Samples of each load.
 const N: usize = 300;
 /// The worker's priority.
 const LOW: u64 = 20;
+/// The client's meanwhile.
+const HIGH: u64 = 120;
 /// Nobody signals this one.
 const SILENT: Slot = Slot(47);
 /// Wakes the worker.
 const WORK: Slot = Slot(48);
+/// Tells that it is done.
+const DONE: Slot = Slot(52);
+/// How long a load may take.
+const PATIENCE: u64 = 120 * clock::SECOND;
 
-static LOAD: AtomicU32 = AtomicU32::new(0);
-static ROUNDS: AtomicU32 = AtomicU32::new(0);
+static LOAD: AtomicUsize = AtomicUsize::new(0);
+static BUSY: AtomicBool = AtomicBool::new(false);
 
 /// The same instants in every run.
 struct Random(u64);
@@ -50,65 +48,65 @@ impl Random {
     }
 }
 
-/// Measures and reports; true if something failed.
-pub fn measure(client: &'static Client) -> bool {
-    match start(client) {
-        Ok(()) => {}
+/// Measures what is wanted and reports; true if something failed.
+pub fn measure(client: &'static Client, wanted: impl Fn(&str) -> bool) -> bool {
+    let wanted = |load: &Load| wanted(load.name) || load.counts && wanted(ALL);
+    if !LOADS.iter().any(wanted) {
+        return false;
+    }
+    let mut helpers = match start(client) {
+        Ok(helpers) => helpers,
         Err(error) => {
-            report(&format!("bench fail dispatch_latency {}", describe(&error)));
+            report(&format!("bench fail {ALL} {}", describe(&error)));
             return true;
         }
-    }
-    let mut failed = false;
-    let mut all = Vec::new();
-    for (name, load) in LOADS {
-        let samples = if load == TERMINATE { terminating(client) } else { under(load) };
-        if let Ok(samples) = &samples {
+    };
+    let (mut failed, mut all) = (false, Vec::new());
+    for (at, load) in LOADS.iter().enumerate().filter(|(_, load)| wanted(load)) {
+        let samples = under(client, &mut helpers, at, load);
+        if let Ok(samples) = &samples
+            && load.counts
+        {
             all.extend_from_slice(samples);
         }
-        failed |= client.report(name, samples);
+        failed |= client.report(load.name, samples);
     }
-    failed | client.report("dispatch_latency", Ok(all))
+    failed |= !all.is_empty() && client.report(ALL, Ok(all));
+    // What measures from here on has the CPU for itself again.
+    failed | op::ThreadSetPriority(OWN_THREAD, crate::bench::PRIORITY).is_err()
 }
 
-fn start(client: &'static Client) -> Result<(), Reason> {
-    op::NotificationCreate(OWN_POOL, SILENT)?;
-    op::NotificationCreate(OWN_POOL, WORK)?;
+fn start(client: &'static Client) -> Result<Helpers, Reason> {
+    for slot in [SILENT, WORK, DONE] {
+        op::NotificationCreate(OWN_POOL, slot)?;
+    }
     let worker = thread::spawn(16, move || work(client))?;
     op::ThreadSetPriority(worker.slot(), LOW)?;
-    op::ThreadSetPriority(OWN_THREAD, 120).map(|_| ())
+    op::ThreadSetPriority(OWN_THREAD, HIGH)?;
+    Helpers::new(client)
 }
 
-fn under(load: u32) -> Result<Vec<u64>, Reason> {
-    let before = ROUNDS.load(Ordering::Relaxed);
-    LOAD.store(load, Ordering::Relaxed);
-    op::Signal(WORK, 1)?;
+/// Samples while the worker does the load, as often as it takes.
+fn under(client: &Client, helpers: &mut Helpers, at: usize, load: &Load) -> Result<Vec<u64>, Reason> {
     let mut random = Random::new();
     let mut samples = Vec::with_capacity(N);
-    for _ in 0..N {
-        samples.push(sample(200 * clock::MICROSECOND + random.below(20 * clock::MILLISECOND))?);
-    }
-    LOAD.store(0, Ordering::Relaxed);
-    // The worker ends what it is at, so that the next load begins from nothing.
-    let _ = sila_rt::ipc::wait(SILENT, clock::after(5 * clock::SECOND));
-    if ROUNDS.load(Ordering::Relaxed) == before {
-        return Err(sila_abi::Error::Timeout.into());
-    }
-    Ok(samples)
-}
-
-/// The end of a process is short: each one is met on purpose.
-fn terminating(client: &Client) -> Result<Vec<u64>, Reason> {
-    making::create_process(client)?;
-    let span = making::end_process()?;
-    let mut random = Random::new();
-    let mut samples = Vec::with_capacity(ENDED);
-    for _ in 0..ENDED {
-        making::create_process(client)?;
-        LOAD.store(TERMINATE, Ordering::Relaxed);
+    while samples.len() < N {
+        (load.before)(client, helpers)?;
+        LOAD.store(at, Ordering::Relaxed);
+        BUSY.store(true, Ordering::Relaxed);
         op::Signal(WORK, 1)?;
-        samples.push(sample(random.below(span + 20 * clock::MICROSECOND))?);
-        let _ = sila_rt::ipc::wait(SILENT, clock::after(clock::SECOND));
+        while samples.len() < N {
+            let late = sample(random.below(load.span))?;
+            // The load may have ended before the moment came.
+            if !BUSY.load(Ordering::Relaxed) {
+                break;
+            }
+            samples.push(late);
+        }
+        if ipc::wait(DONE, clock::after(PATIENCE))? != 1 {
+            return Err(Error::InvalidOperation.into());
+        }
+        (load.after)()?;
     }
     Ok(samples)
 }
@@ -117,7 +115,7 @@ fn terminating(client: &Client) -> Result<Vec<u64>, Reason> {
 /// `here`, which adds at most one reading of the clock to the result.
 fn sample(wait: u64) -> Result<u64, Reason> {
     let here = time_stamp();
-    let now = clock::now().ok_or(sila_abi::Error::NoCapability)?;
+    let now = clock::now().ok_or(Error::NoCapability)?;
     let mut registers = [Registers {
         rax: Tag::new(Call::Recv, 0, 0, 0).0,
         rdi: SILENT.0.into(),
@@ -128,25 +126,16 @@ fn sample(wait: u64) -> Result<u64, Reason> {
     Ok(time_stamp().wrapping_sub(here).saturating_sub(wait))
 }
 
+/// The worker: signals 1 for a load that went well, 2 for one that did not.
 fn work(client: &Client) {
     loop {
-        let load = LOAD.load(Ordering::Relaxed);
-        let done = match load {
-            0 => sila_rt::ipc::wait(WORK, sila_abi::syscall::FOREVER),
-            1 => making::create_process(client).and_then(|_| making::end_process()),
-            2 => making::large_region(),
-            3 => making::revoke(),
-            _ => {
-                LOAD.store(0, Ordering::Relaxed);
-                making::end_process()
-            }
-        };
-        if let Err(error) = done {
-            report(&format!("bench fail dispatch_latency load {load}: {}", describe(&error)));
-            LOAD.store(0, Ordering::Relaxed);
+        let _ = ipc::wait(WORK, FOREVER);
+        let Some(load) = LOADS.get(LOAD.load(Ordering::Relaxed)) else { continue };
+        let done = (load.work)(client);
+        BUSY.store(false, Ordering::Relaxed);
+        if let Err(error) = &done {
+            report(&format!("bench fail {} {}", load.name, describe(error)));
         }
-        if load != 0 {
-            ROUNDS.fetch_add(1, Ordering::Relaxed);
-        }
+        let _ = op::Signal(DONE, if done.is_ok() { 1 } else { 2 });
     }
 }

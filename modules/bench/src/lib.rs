@@ -2,7 +2,7 @@
 //!
 //! Lines on the results channel, each beginning with `bench `:
 //! `unit TICKS/1000 INSTRUCTIONS` (how far the time-stamp counter goes in so many thousandths of instructions),
-//! `row NAME MIN MEDIAN P99 MAX N` in instructions, `fail NAME REASON`, `profile NAME`, `done`.
+//! `row NAME MIN MEDIAN P99 MAX N` in instructions, `trace NAME ROUNDS`, `fail NAME REASON`, `done`.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
@@ -10,20 +10,85 @@ extern crate alloc;
 
 use alloc::vec::Vec;
 
-/// The test data entry that says what to measure: names, one a line, all if there is none; a line `profile NAME`
-/// repeats one operation for a long time instead.
+/// The test data entry that says what to measure: names, one a line, all if there is none, and perhaps [`TRACE`].
 pub const PLAN: &str = "bench.plan";
-/// The test data entry with the peer's image.
+/// The line of a plan that has each row repeated for the host to trace. It may name the number of rounds.
+pub const TRACE: &str = "trace";
+/// The test data entry with the image of the peer and of the helpers.
 pub const IMAGE: &str = "bench.image";
-/// The test data entry with the peer's load proof.
-pub const PROOF: &str = "bench.proof";
+/// The test data entry with the first page of an image of [`LARGE_BYTES`]: [`IMAGE`], then a segment of zeros.
+pub const LARGE: &str = "bench.large";
+/// The test data entries with load proofs: the peer's, a holder's, a full process's, the large image's.
+pub const PROOFS: [&str; 4] = ["bench.proof", "bench.proof.holder", "bench.proof.full", "bench.proof.large"];
+/// Bytes of the large image.
+pub const LARGE_BYTES: usize = 16 << 20;
+
+/// What the function that marks the rounds of a trace is called with: these bits and one of the marks below.
+pub const MARK: u64 = 0x6265_6e63_685f_0000;
+/// The trace of a row begins, with its first round.
+pub const MARK_BEGIN: u64 = MARK | 1;
+/// The next round begins.
+pub const MARK_NEXT: u64 = MARK | 2;
+/// The trace of a row has ended.
+pub const MARK_END: u64 = MARK | 3;
+
+/// Every row, in the order in which they are measured.
+pub const NAMES: &[&str] = &[
+    "ipc_call_reply_0w",
+    "ipc_call_reply_4w",
+    "ipc_call_reply_10w",
+    "ipc_call_reply_64w",
+    "ipc_call_reply_120w",
+    "ipc_cap_transfer",
+    "ipc_send",
+    "null_invocation",
+    "clock_now",
+    "pool_status",
+    "yield",
+    "signal_no_waiter",
+    "notify_ping_pong",
+    "alarm_set",
+    "cap_copy",
+    "cap_mint",
+    "cap_move",
+    "cap_delete",
+    "cap_revoke",
+    "revoke_900",
+    "fault_round_trip",
+    "frame_alloc_map",
+    "region_create",
+    "region_create_2mib",
+    "page_map",
+    "page_protect",
+    "page_unmap",
+    "region_seal",
+    "notification_create",
+    "endpoint_create",
+    "thread_create",
+    "thread_destroy",
+    "thread_suspend_resume",
+    "process_create",
+    "process_terminate",
+    "interrupt_to_thread",
+    "dispatch_latency_verify",
+    "dispatch_latency_hash",
+    "dispatch_latency_zero",
+    "dispatch_latency_revoke",
+    "dispatch_latency_terminate",
+    "dispatch_latency",
+];
+
+/// Whether this name of a plan means that row. A name stands for itself and what it begins, up to an underscore.
+pub fn names(name: &str, row: &str) -> bool {
+    row.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
+}
 
 /// What to measure.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan<'a> {
     only: Vec<&'a str>,
-    /// Operations to repeat, so that the host can trace them.
-    pub profiles: Vec<&'a str>,
+    /// How many rounds to repeat each row, so that the host can trace them; `None` if it will not.
+    pub trace: Option<usize>,
 }
 
 impl<'a> Plan<'a> {
@@ -31,19 +96,17 @@ impl<'a> Plan<'a> {
     pub fn parse(text: &'a str) -> Self {
         let mut plan = Plan::default();
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
-            match line.strip_prefix("profile ") {
-                Some(name) => plan.profiles.push(name),
+            match line.strip_prefix(TRACE) {
+                Some(rounds) => plan.trace = Some(rounds.trim().parse().unwrap_or(1)),
                 None => plan.only.push(line),
             }
         }
         plan
     }
 
-    /// Whether this row is to be measured. A name stands for itself and what it begins, up to an underscore.
+    /// Whether this row is to be measured.
     pub fn wants(&self, row: &str) -> bool {
-        let begins =
-            |name: &&str| row.strip_prefix(*name).is_some_and(|r| r.is_empty() || r.starts_with('_'));
-        if self.only.is_empty() { self.profiles.is_empty() } else { self.only.iter().any(begins) }
+        self.only.is_empty() || self.only.iter().any(|name| names(name, row))
     }
 }
 
@@ -108,10 +171,21 @@ mod tests {
     }
 
     #[test]
-    fn a_profile_measures_nothing_else() {
-        let plan = Plan::parse("profile null_invocation");
-        assert_eq!(plan.profiles, ["null_invocation"]);
-        assert!(!plan.wants("null_invocation"));
+    fn a_plan_may_ask_for_traces_of_all_or_of_some_rows() {
+        assert_eq!(Plan::parse("cap_mint").trace, None);
+        let plan = Plan::parse(
+            "trace 3
+cap_mint",
+        );
+        assert_eq!(plan.trace, Some(3));
+        assert!(plan.wants("cap_mint") && !plan.wants("trace") && Plan::parse("trace").wants("yield"));
+    }
+
+    #[test]
+    fn rows_have_names_of_their_own() {
+        for (at, name) in NAMES.iter().enumerate() {
+            assert!(!NAMES[..at].contains(name) && !names(TRACE, name), "{name}");
+        }
     }
 
     #[test]

@@ -6,7 +6,9 @@
 extern crate alloc;
 
 mod bench;
+mod helper;
 mod latency;
+mod loads;
 mod making;
 mod peer;
 mod rows;
@@ -19,6 +21,7 @@ sila_rt::entry!(main);
 fn main() -> u64 {
     match op::CapStatus(bench::SYSTEM) {
         Ok(status) if status.words[0] == ObjectType::SystemControl as u64 => bench::run(),
+        _ if op::CapStatus(helper::COMMAND).is_ok() => helper::serve(),
         _ => peer::serve(),
     }
 }

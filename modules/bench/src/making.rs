@@ -1,22 +1,40 @@
 //! Memory, threads, processes: what is made and unmade.
 
-use crate::bench::{Client, JOB, OWN, POOL, Reason, Row, SPARE, invocation, window};
+use crate::bench::{Client, JOB, POOL, Proof, Reason, Row, SPARE, invocation, window};
 use core::sync::atomic::{AtomicU64, Ordering};
 use sila_abi::protocol::layout::{OWN_POOL, OWN_PROCESS};
-use sila_abi::{Op, Rights, Slot};
-use sila_rt::hostile::{invoke, timed};
+use sila_abi::syscall::Outcome;
+use sila_abi::{Op, Slot};
+use sila_rt::hostile::{invoke, syscall};
 use sila_rt::raw::{exit_thread, time_stamp};
 use sila_rt::{op, system};
 
+const N: usize = 500;
+
+/// A row about memory: in the page table that it uses, another page is mapped already.
+const fn memory(name: &'static str, once: fn(&Client) -> Result<u64, Reason>) -> Row {
+    Row { name, n: N, once, around: Some(prepare) }
+}
+
+const fn object(name: &'static str, once: fn(&Client) -> Result<u64, Reason>) -> Row {
+    Row { name, n: N, once, around: None }
+}
+
 /// The rows.
 pub const ROWS: &[Row] = &[
-    Row { name: "frame_alloc_map", n: 500, once: alloc_map, around: Some(prepare) },
-    Row { name: "page_unmap", n: 500, once: unmap, around: Some(prepare) },
+    memory("frame_alloc_map", alloc_map),
+    memory("region_create", |_| made(&[1, REGION.0.into()], Op::RegionCreate)),
     Row { name: "region_create_2mib", n: 20, once: |_| large_region(), around: None },
-    Row { name: "revoke_900", n: 20, once: |_| revoke(), around: None },
-    Row { name: "thread_create", n: 500, once: create_thread, around: Some(prepare) },
-    Row { name: "thread_destroy", n: 500, once: destroy_thread, around: Some(prepare) },
-    Row { name: "verify", n: 5, once: verify, around: None },
+    memory("page_map", page_map),
+    memory("page_protect", |_| mapped(Op::MappingProtect)),
+    memory("page_unmap", |_| mapped(Op::MappingUnmap)),
+    memory("region_seal", seal),
+    object("notification_create", |_| made(&[REGION.0.into()], Op::NotificationCreate)),
+    object("endpoint_create", |_| made(&[0, 0, REGION.0.into()], Op::EndpointCreate)),
+    memory("thread_create", create_thread),
+    memory("thread_destroy", destroy_thread),
+    memory("thread_suspend_resume", suspend_resume),
+    Row { name: "process_create", n: 5, once: create, around: None },
     Row { name: "process_terminate", n: 5, once: terminate, around: None },
 ];
 
@@ -32,47 +50,64 @@ const LOWER: u64 = 20;
 const REGION: Slot = SPARE[0];
 const MAPPING: Slot = SPARE[1];
 const THREAD: Slot = SPARE[2];
+const PROCESS: Slot = SPARE[3];
 const STACK_SLOTS: [Slot; 2] = [Slot(45), Slot(46)];
-/// The first of the slots that a revoke empties.
-const CROWD: u16 = 100;
-/// How many it empties.
-const CROWD_LEN: u16 = 900;
 
 fn map(address: u64) -> [u64; 6] {
     [OWN_PROCESS.0.into(), address, 0, 1, 1, MAPPING.0.into()]
 }
 
+/// Ends the mapping, if it is still there, and the Region.
+fn unmake() -> Result<(), Reason> {
+    let _ = invoke(MAPPING, Op::MappingUnmap, &[]);
+    let _ = op::CapDelete(MAPPING);
+    op::CapDelete(REGION).map(|_| ())
+}
+
 fn alloc_map(_: &Client) -> Result<u64, Reason> {
     let create = invocation(OWN_POOL, Op::RegionCreate, &[1, REGION.0.into()]);
     let ticks = window([create, invocation(REGION, Op::RegionMap, &map(PLACE))])?;
-    invoke(MAPPING, Op::MappingUnmap, &[])?;
-    let _ = op::CapDelete(MAPPING);
+    unmake()?;
+    Ok(ticks)
+}
+
+/// Something that the Pool makes, in slot [`REGION`].
+#[inline(always)]
+fn made(words: &[u64], operation: Op) -> Result<u64, Reason> {
+    let ticks = window([invocation(OWN_POOL, operation, words)])?;
     op::CapDelete(REGION)?;
     Ok(ticks)
 }
 
-fn unmap(_: &Client) -> Result<u64, Reason> {
+fn page_map(_: &Client) -> Result<u64, Reason> {
+    op::RegionCreate(OWN_POOL, 1, REGION)?;
+    let ticks = window([invocation(REGION, Op::RegionMap, &map(PLACE))])?;
+    unmake()?;
+    Ok(ticks)
+}
+
+/// An operation on the mapping of one writable page.
+#[inline(always)]
+fn mapped(operation: Op) -> Result<u64, Reason> {
     op::RegionCreate(OWN_POOL, 1, REGION)?;
     invoke(REGION, Op::RegionMap, &map(PLACE))?;
-    let ticks = window([invocation(MAPPING, Op::MappingUnmap, &[])])?;
-    let _ = op::CapDelete(MAPPING);
+    let ticks = window([invocation(MAPPING, operation, &[])])?;
+    unmake()?;
+    Ok(ticks)
+}
+
+fn seal(_: &Client) -> Result<u64, Reason> {
+    op::RegionCreate(OWN_POOL, 1, REGION)?;
+    let ticks = window([invocation(REGION, Op::RegionSeal, &[])])?;
     op::CapDelete(REGION)?;
     Ok(ticks)
 }
 
 /// Zeroes 2 MiB.
 pub fn large_region() -> Result<u64, Reason> {
-    let ticks = window([invocation(OWN_POOL, Op::RegionCreate, &[512, SPARE[3].0.into()])])?;
-    op::CapDelete(SPARE[3])?;
+    let ticks = window([invocation(OWN_POOL, Op::RegionCreate, &[512, PROCESS.0.into()])])?;
+    op::CapDelete(PROCESS)?;
     Ok(ticks)
-}
-
-/// Revokes many capabilities at once.
-pub fn revoke() -> Result<u64, Reason> {
-    for slot in CROWD..CROWD + CROWD_LEN {
-        op::CapCopy(OWN, Slot(slot), Rights::SEND.bits().into())?;
-    }
-    window([invocation(OWN, Op::CapRevoke, &[])])
 }
 
 /// Maps the measured threads' stack. It lies in the table of the measured page, too, whose tables are so in place.
@@ -104,12 +139,10 @@ fn thread_words(priority: u64) -> [u64; 6] {
 }
 
 fn create_thread(_: &Client) -> Result<u64, Reason> {
-    let mut calls = [invocation(OWN_PROCESS, Op::ThreadCreate, &thread_words(HIGHER))];
+    let mut call = invocation(OWN_PROCESS, Op::ThreadCreate, &thread_words(HIGHER));
     let start = time_stamp();
-    timed(&mut calls);
-    for call in calls {
-        sila_abi::syscall::Outcome(call.rax).status()?;
-    }
+    syscall(&mut call);
+    Outcome(call.rax).status()?;
     let _ = op::CapDelete(THREAD);
     Ok(BEGAN.load(Ordering::Relaxed).wrapping_sub(start))
 }
@@ -119,27 +152,43 @@ fn destroy_thread(_: &Client) -> Result<u64, Reason> {
     window([invocation(THREAD, Op::ThreadTerminate, &[]), invocation(THREAD, Op::CapDelete, &[])])
 }
 
-/// Makes a process of the peer's image that never starts: the price is the verification's.
-pub fn create_process(client: &Client) -> Result<u64, Reason> {
-    let start = time_stamp();
-    system::process_create(JOB, client.image.slot(), client.proof.slot(), POOL, LOWER, &[], SPARE[3])?;
-    Ok(time_stamp().wrapping_sub(start))
-}
-
-/// Ends that process.
-pub fn end_process() -> Result<u64, Reason> {
-    let ticks = window([invocation(SPARE[3], Op::ProcessTerminate, &[0])])?;
-    op::CapDelete(SPARE[3])?;
+fn suspend_resume(_: &Client) -> Result<u64, Reason> {
+    invoke(OWN_PROCESS, Op::ThreadCreate, &thread_words(LOWER))?;
+    let ticks =
+        window([invocation(THREAD, Op::ThreadSuspend, &[]), invocation(THREAD, Op::ThreadResume, &[])])?;
+    op::ThreadTerminate(THREAD)?;
+    op::CapDelete(THREAD)?;
     Ok(ticks)
 }
 
-fn verify(client: &Client) -> Result<u64, Reason> {
-    let ticks = create_process(client)?;
-    end_process()?;
+/// Makes a process that does not start, with its Process capability in `dst`. The price is the verification's.
+pub fn new_process(
+    client: &Client,
+    image: Slot,
+    proof: Proof,
+    grants: &[(u16, Slot)],
+    dst: Slot,
+) -> Result<(), Reason> {
+    system::process_create(JOB, image, client.proof(proof), POOL, LOWER, grants, dst)
+}
+
+/// Ends a process; this capability goes with it.
+pub fn end_process(process: Slot) -> Result<u64, Reason> {
+    let ticks = window([invocation(process, Op::ProcessTerminate, &[0])])?;
+    op::CapDelete(process)?;
+    Ok(ticks)
+}
+
+fn create(client: &Client) -> Result<u64, Reason> {
+    let start = time_stamp();
+    new_process(client, client.image.slot(), Proof::Peer, &[], PROCESS)?;
+    let ticks = time_stamp().wrapping_sub(start);
+    op::ProcessTerminate(PROCESS, 0)?;
+    op::CapDelete(PROCESS)?;
     Ok(ticks)
 }
 
 fn terminate(client: &Client) -> Result<u64, Reason> {
-    create_process(client)?;
-    end_process()
+    new_process(client, client.image.slot(), Proof::Peer, &[], PROCESS)?;
+    end_process(PROCESS)
 }
