@@ -250,7 +250,7 @@ mod tests {
 
     const LINES: [&str; 5] = [
         "bench unit 64000 64",
-        "bench row null_invocation 100 228 130 200 1000",
+        "bench row null_invocation 100 228 232 240 1000",
         "bench row yield 1 2 3 4 5",
         "bench fail cap_copy SlotTaken [0]",
         "bench done",
