@@ -187,6 +187,7 @@ impl Kernel {
             pages,
             filled: pages,
             sealed: true,
+            dead: false,
             mappings: 0,
             writable: 0,
             pins: 0,

@@ -162,6 +162,13 @@ impl CapTable {
         (chunks != 0).then(|| CapId::in_cspace(process, chunks.trailing_zeros() as usize * CHUNK))
     }
 
+    /// Every slot that a process's CSpace may use.
+    pub fn usable_slots(&self, process: u32) -> impl Iterator<Item = CapId> {
+        let chunks = self.chunks[process as usize % PROCESSES];
+        let usable = (0..MAX_CHUNKS).filter(move |chunk| chunks >> chunk & 1 == 1);
+        usable.flat_map(move |chunk| (0..CHUNK).map(move |i| CapId::in_cspace(process, chunk * CHUNK + i)))
+    }
+
     /// The slots of the chunk that this one lies in.
     pub fn chunk_of(at: CapId) -> impl Iterator<Item = CapId> {
         let first = at.slot() / CHUNK * CHUNK;

@@ -199,7 +199,7 @@ impl Kernel {
             handover: None,
             retired: false,
             watchers: [None; MAX_WATCHERS],
-            teardown: 0,
+            end: Teardown::default(),
             reap_next: None,
         };
         self.pin_region(r.image, true);

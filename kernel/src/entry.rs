@@ -119,7 +119,8 @@ impl Kernel {
     pub fn decide(&mut self, m: &mut impl Machine) -> Next {
         loop {
             let next = self.schedule(m);
-            if next != Next::Idle || self.nothing_to_reap() || m.interrupt_pending() {
+            let nothing = self.nothing_to_reap() && self.doomed.is_empty();
+            if next != Next::Idle || nothing || m.interrupt_pending() {
                 return next;
             }
             self.reap_step(m);

@@ -60,9 +60,8 @@ impl Kernel {
         }
     }
 
-    /// Ends the processes whose faults nobody answers.
+    /// Ends the processes whose faults nobody answers, one after the other until an interrupt waits.
     pub(crate) fn end_doomed(&mut self, m: &mut impl Machine) {
-        self.attention -= Attention::DOOMED;
         while let Some(process) = self.doomed.pop() {
             let mut at = self.processes.get(process).and_then(|p| p.threads);
             while let Some((id, t)) = at.and_then(|id| self.threads.get(id).map(|t| (id, t))) {
@@ -74,6 +73,12 @@ impl Kernel {
                     _ => at = t.next,
                 }
             }
+            if m.interrupt_pending() {
+                break;
+            }
+        }
+        if self.doomed.is_empty() {
+            self.attention -= Attention::DOOMED;
         }
     }
 

@@ -7,7 +7,7 @@ use sila_abi::{Error, Op, Slot};
 use sila_crypto::chain::KeySource;
 use zerocopy::IntoBytes;
 
-use crate::cap::{CSPACE, CapId};
+use crate::cap::CSPACE;
 use crate::invoke::{Flow, Invocation, pack};
 use crate::kernel::{Fail, Kernel};
 use crate::machine::Machine;
@@ -105,8 +105,7 @@ impl Kernel {
 
     /// Capabilities in a process's CSpace.
     fn held_caps(&self, id: ProcessId) -> u64 {
-        let held = |slot: &usize| self.caps.get(CapId::in_cspace(id.index(), *slot)).is_some();
-        (1..CSPACE).filter(held).count() as u64
+        self.caps.usable_slots(id.index()).filter(|at| self.caps.get(*at).is_some()).count() as u64
     }
 
     fn highest_priority(&self, p: &Process) -> u64 {

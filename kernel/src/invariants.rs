@@ -73,7 +73,7 @@ rules! {
     RegionCounts = 23, "A Region counts its mappings, its writable ones and its pins. Index: Region, detail: 0 mappings, 1 writable, 2 pins.";
     RegionState = 24, "A sealed Region is whole and has no writable mapping; one that is not whole is being made or taken apart. Index: Region.";
     RegionReaped = 25, "The reaper's list holds each dead Region once, and nothing else. Index: Region.";
-    ThreadList = 26, "Every thread is once in the list of its process, which counts it and has not begun to end. Index: thread.";
+    ThreadList = 26, "Every thread is once in the list of its process, which counts it and has not ended. Index: thread.";
     ThreadQueue = 27, "A thread is in exactly the queue that its state says, and in no other. Index: thread.";
     QueueOrder = 28, "A queue's links agree in both directions and its priorities fall; a ready queue's are its own. Index: thread.";
     ReadyMap = 29, "The map of ready queues and the highest priority are right. Index: priority.";
@@ -84,7 +84,7 @@ rules! {
     Receiver = 34, "An endpoint's receiver lives, and its manifest declares the endpoint's label. Index: endpoint.";
     Rendezvous = 35, "Senders wait where somebody can receive, receivers are the receiver's own threads, and never both wait. Index: endpoint.";
     Signalled = 36, "Nobody waits for a notification whose flags are set. Index: notification.";
-    ProcessState = 37, "A process has what its state says: roots, threads, image; an ended one has nothing left. Index: process slot.";
+    ProcessState = 37, "A process has what its state says: roots, threads, image; a dying one's threads neither run nor wait; an ended one has nothing left. Index: process slot.";
     ProcessNumber = 38, "No two processes have one number, and none has one that is still to come. Index: process slot.";
     JobMembers = 39, "A Job counts its processes, and every process has a Job that lives. Index: Job.";
     ReapList = 40, "The reaper's list holds each dying process once, and no other. Index: process slot.";

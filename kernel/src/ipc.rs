@@ -496,6 +496,16 @@ impl Kernel {
         }
     }
 
+    /// Ends the wait of some who wait for an endpoint; true if nobody is left.
+    pub(crate) fn wake_some(&mut self, id: EndpointId, error: Error, wakes: &mut u32) -> bool {
+        while let Some(t) = self.endpoints.get(id).and_then(|e| e.senders.first().or(e.receivers.first())) {
+            let Some(left) = wakes.checked_sub(1) else { return false };
+            *wakes = left;
+            self.wake_error(self.threads.id_at(t), error);
+        }
+        true
+    }
+
     /// The receiver process of an endpoint has ended: unless it is durable, who waits fails.
     pub(crate) fn receiver_died(&mut self, id: EndpointId, process: ProcessId) {
         let Some(e) = self.endpoints.get_mut(id).filter(|e| e.receiver == Some(process)) else { return };

@@ -129,6 +129,9 @@ pub const IRQ_LINES: usize = 24;
 /// most) and Reply, and a destination slot.
 const GROWN: usize = 4;
 
+/// Pools above one Pool, at most: what walks up the hierarchy is bounded by it.
+pub const MAX_POOL_DEPTH: u32 = 16;
+
 /// Generation of objects that live as long as the kernel.
 pub const PERMANENT: u32 = 1;
 
@@ -282,7 +285,7 @@ impl Kernel {
     }
 
     /// Passes what was given back to a dying Pool on to its parent, and so on. The loop's length is the depth of the
-    /// hierarchy, which byte quotas bound.
+    /// hierarchy.
     #[cold]
     fn pass_on(&mut self, pool: PoolId, frames: u64, bytes: u64) {
         let mut at = (pool, frames, bytes);
@@ -319,17 +322,14 @@ impl Kernel {
         }
     }
 
-    /// Ends a Pool and all that were split from it.
-    pub(crate) fn end_pool_tree(&mut self, id: PoolId) {
-        for index in 0..self.pools.capacity() {
-            if let Some(child) = self.pools.at(index).map(|(c, _)| c)
-                && child != id
-                && self.pool_is_within(child, id)
-            {
-                self.end_pool(child);
-            }
+    /// How many Pools stand above this one.
+    fn pool_depth(&self, pool: PoolId) -> u32 {
+        let (mut at, mut depth) = (self.pools.get(pool).and_then(|p| p.parent), 0);
+        while let Some(id) = at {
+            depth += 1;
+            at = self.pools.get(id).and_then(|p| p.parent);
         }
-        self.end_pool(id);
+        depth
     }
 
     /// True if a Pool is another one or was split from it, however deep.
@@ -348,6 +348,9 @@ impl Kernel {
     pub(crate) fn split_pool(&mut self, parent: PoolId, frames: u64, bytes: u64) -> Result<PoolId, Error> {
         if !self.pools.has_room() {
             return Err(Error::ArenaFull);
+        }
+        if self.pool_depth(parent) >= MAX_POOL_DEPTH {
+            return Err(Error::PoolTooDeep);
         }
         let total = bytes.checked_add(cost::<Pool>()).ok_or(Error::OutOfObjectBytes)?;
         self.charge(parent, frames, total)?;

@@ -137,8 +137,11 @@ pub struct LogRead {
 
 /// Frames as the verification context sees them: bytes, read only.
 pub trait FrameReader {
-    /// The frame's bytes.
+    /// The bytes of a frame that nobody writes to.
     fn bytes(&self, frame: Frame) -> &[u8; FRAME_SIZE];
+
+    /// Copies the first bytes of a frame, each read once: ring 3 may be writing to it.
+    fn copy(&self, frame: Frame, into: &mut [u8]);
 }
 
 /// Everything the core asks of the hardware.

@@ -68,6 +68,7 @@ impl Kernel {
             pages: pages as u32,
             filled: 0,
             sealed: false,
+            dead: false,
             mappings: 0,
             writable: 0,
             pins: 0,
@@ -385,11 +386,9 @@ impl Kernel {
 
     /// Ends a Region that nothing names, maps or pins. Its frames are freed by the reaper.
     pub(crate) fn drop_region(&mut self, id: RegionId) {
-        let unused = self
-            .regions
-            .get(id)
-            .is_some_and(|r| r.caps == 0 && r.mappings == 0 && r.pins == 0 && r.pool.is_some());
-        if unused && !self.dead_regions.contains(&id) {
+        let unused = |r: &&mut Region| r.caps == 0 && r.mappings == 0 && r.pins == 0 && r.pool.is_some();
+        if let Some(r) = self.regions.get_mut(id).filter(|r| unused(r) && !r.dead) {
+            r.dead = true;
             self.dead_regions.push(id);
             self.attention |= Attention::REAP;
         }

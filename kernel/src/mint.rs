@@ -121,6 +121,7 @@ impl Kernel {
             pages,
             filled: pages,
             sealed: false,
+            dead: false,
             mappings: 0,
             writable: 0,
             pins: 0,

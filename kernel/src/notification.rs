@@ -118,9 +118,16 @@ impl Kernel {
 
     /// Ends a notification, whoever holds capabilities to it.
     pub(crate) fn end_notification(&mut self, id: NotificationId) {
-        let Some(n) = self.notifications.get(id) else { return };
+        self.end_notification_step(id, &mut { u32::MAX });
+    }
+
+    /// Ends a notification once it has woken all who wait for it; false if there were more than it may wake.
+    pub(crate) fn end_notification_step(&mut self, id: NotificationId, wakes: &mut u32) -> bool {
+        let Some(n) = self.notifications.get(id) else { return true };
         let (pool, bound) = (n.pool, n.bound);
         while let Some(t) = self.notifications.get(id).and_then(|n| n.waiters.first()) {
+            let Some(left) = wakes.checked_sub(1) else { return false };
+            *wakes = left;
             self.wake_error(self.threads.id_at(t), Error::ObjectGone);
         }
         if let Some(t) = bound.and_then(|t| self.threads.get_mut(t)) {
@@ -129,5 +136,6 @@ impl Kernel {
         self.timers.cancel(Alarm::Notification(id.index()));
         self.notifications.end(id);
         self.refund(pool, 0, cost::<Notification>());
+        true
     }
 }

@@ -115,6 +115,8 @@ pub struct Region {
     pub filled: u32,
     /// Immutable for ever.
     pub sealed: bool,
+    /// Nothing names, maps or pins it any more: the reaper has it.
+    pub dead: bool,
     /// Mapping records of it.
     pub mappings: u32,
     /// Writable ones among them.
@@ -270,6 +272,19 @@ pub struct Identity {
     pub manifest_digest: Digest,
 }
 
+/// How far the end of a process has come, beyond what its own lists and tables tell.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Teardown {
+    /// Slots of the endpoint and notification arenas that were looked at.
+    pub endpoints: u32,
+    /// Slots of the CSpace chunk in hand that were emptied.
+    pub slots: usize,
+    /// Below this address nothing is mapped any more.
+    pub address: u64,
+    /// Slots of the arena of Pools that were looked at.
+    pub pools: u32,
+}
+
 /// An isolated address space with its CSpace and threads.
 #[derive(Debug)]
 pub struct Process {
@@ -311,8 +326,8 @@ pub struct Process {
     pub retired: bool,
     /// Whom its end is signalled to.
     pub watchers: [Option<(NotificationId, u64)>; MAX_WATCHERS],
-    /// How far its end has come: endpoints looked at.
-    pub teardown: u32,
+    /// How far its end has come.
+    pub end: Teardown,
     /// Next on the reaper's list.
     pub reap_next: Option<ProcessId>,
 }
@@ -460,6 +475,7 @@ impl Vacant for Region {
             pages: 0,
             filled: 0,
             sealed: false,
+            dead: false,
             mappings: 0,
             writable: 0,
             pins: 0,
@@ -552,7 +568,7 @@ impl Vacant for Process {
             handover: None,
             retired: false,
             watchers: [None; MAX_WATCHERS],
-            teardown: 0,
+            end: Teardown::default(),
             reap_next: None,
         }
     }

@@ -263,59 +263,56 @@ pub fn protect(m: &mut impl Machine, root: Frame, address: u64) {
     }
 }
 
-/// One step of taking an address space apart, from the lowest address up. Each call frees at most one
-/// table and what its leaves own.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Teardown;
-
-/// What a [`teardown_step`] found to free.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Freed {
-    /// This frame (a table, or one that the process owned).
-    Frame(Frame),
-    /// Nothing is left below the roots.
-    Nothing,
-}
-
-/// Detaches the next table or owned frame of the lower half and names it. Costs at most four scans of
-/// 512 entries. The roots must not be in use by any CPU.
-pub fn teardown_step(m: &mut impl Machine, root: Frame) -> Freed {
-    let mut path = [root; 4];
-    for level in 0..3 {
-        let limit = if level == 0 { 256 } else { 512 };
-        match first_present(m, path[level], limit) {
-            Some((_, child)) => path[level + 1] = child,
-            None if level == 0 => return Freed::Nothing,
-            None => return detach(m, path[level - 1], level == 1),
+/// Takes an address space apart from the lowest address up: detaches the next table or owned frame at or above `at`
+/// and names it; `None`: nothing is left below the roots. Below `at`, which it moves on, nothing is mapped any more.
+/// Costs at most a scan of each of four tables. The roots must not be in use by any CPU.
+pub fn teardown_step(m: &mut impl Machine, root: Frame, at: &mut u64) -> Option<Frame> {
+    let (mut table, mut above, mut link) = (root, root, 0);
+    for level in [3u32, 2, 1] {
+        let limit = if level == 3 { 256 } else { 512 };
+        let first = index(*at, level);
+        match next_present(m, table, first, limit) {
+            Some((i, child)) => {
+                if i != first {
+                    *at = start_of(*at, level, i);
+                }
+                (table, above, link) = (child, table, i);
+            }
+            None if level == 3 => return None,
+            None => return Some(detach(m, above, link, table)),
         }
     }
-    free_leaf(m, path[3]).unwrap_or_else(|| detach(m, path[2], false))
+    Some(free_leaf(m, table, at).unwrap_or_else(|| detach(m, above, link, table)))
 }
 
-fn first_present(m: &mut impl Machine, table: Frame, limit: usize) -> Option<(usize, Frame)> {
-    m.frame(table)[..limit].iter().enumerate().find_map(|(i, e)| frame_of(*e).map(|f| (i, f)))
+/// The address at which entry `i` of a table of this level begins, the tables above being those of `at`.
+const fn start_of(at: u64, level: u32, i: usize) -> u64 {
+    let span = 12 + 9 * level;
+    at >> (span + 9) << (span + 9) | (i as u64) << span
 }
 
-/// Removes the first present entry of a table and names the table frame it led to.
-fn detach(m: &mut impl Machine, table: Frame, is_root: bool) -> Freed {
-    let limit = if is_root { 256 } else { 512 };
-    match first_present(m, table, limit) {
-        Some((i, child)) => {
-            m.frame(table)[i] = 0;
-            Freed::Frame(child)
-        }
-        None => Freed::Nothing,
-    }
+fn next_present(m: &mut impl Machine, table: Frame, first: usize, limit: usize) -> Option<(usize, Frame)> {
+    let entries = m.frame(table).get(first..limit).unwrap_or_default();
+    entries.iter().enumerate().find_map(|(i, e)| frame_of(*e).map(|f| (first + i, f)))
 }
 
-/// Empties leaves up to and including the first owned one.
-fn free_leaf(m: &mut impl Machine, table: Frame) -> Option<Freed> {
-    for e in m.frame(table).iter_mut() {
+/// Removes a table from the entry that leads to it.
+fn detach(m: &mut impl Machine, above: Frame, link: usize, table: Frame) -> Frame {
+    m.frame(above)[link & 511] = 0;
+    table
+}
+
+/// Empties leaves from `at` on, up to and including the first owned one, whose frame it names; `at` moves on to it.
+fn free_leaf(m: &mut impl Machine, table: Frame, at: &mut u64) -> Option<Frame> {
+    let first = index(*at, 0);
+    let entries = m.frame(table).get_mut(first..).unwrap_or_default();
+    for (i, e) in entries.iter_mut().enumerate() {
         let old = core::mem::take(e);
         if old & OWNED != 0
             && let Some(f) = frame_of(old)
         {
-            return Some(Freed::Frame(f));
+            *at = start_of(*at, 0, first + i);
+            return Some(f);
         }
     }
     None
@@ -356,7 +353,8 @@ mod tests {
         assert_eq!(used, need);
         assert_eq!(tables_needed(&mut m, roots.kernel, range), Err(Error::AlreadyMapped));
         let mut freed = std::vec::Vec::new();
-        while let Freed::Frame(f) = teardown_step(&mut m, roots.kernel) {
+        let mut at = 0;
+        while let Some(f) = teardown_step(&mut m, roots.kernel, &mut at) {
             freed.push(f.0);
         }
         freed.sort_unstable();

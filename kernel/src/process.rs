@@ -1,25 +1,34 @@
 //! The end of processes: a bounded commit, then steps that the caller, the reaper or both carry on.
 
 use sila_abi::Error;
-use sila_abi::Slot;
 
-use crate::cap::{CSPACE, CapId, CapTable};
+use crate::cap::{CHUNK, CapId, CapTable};
 use crate::kernel::{Attention, Kernel};
 use crate::machine::Machine;
 use crate::memory::Progress;
 use crate::objects::*;
-use crate::paging::{self, Freed};
+use crate::paging;
 
-/// Endpoints looked at in one teardown step.
-const ENDPOINT_STEP: u32 = 64;
+/// Threads freed in one teardown step.
+const THREAD_STEP: u32 = 4;
+/// Endpoints and notifications looked at in one teardown step.
+const ENDPOINT_STEP: u32 = 32;
+/// Waiting threads woken in one teardown step.
+const WAKE_STEP: u32 = 8;
+/// Slots of a CSpace emptied in one teardown step.
+const SLOT_STEP: usize = 8;
+/// Mappings forgotten in one teardown step.
+const MAPPING_STEP: u32 = 8;
 /// Pages of a process's private frames and tables freed in one step.
 const FREE_STEP: u32 = 8;
+/// Pools looked at in one step.
+const POOL_STEP: u32 = 32;
 /// Teardown steps that every kernel entry contributes while something is being reaped.
-const STEPS_PER_ENTRY: u32 = 4;
+const STEPS_PER_ENTRY: u32 = 2;
 
 impl Kernel {
     /// The commit of a process's end: from here on no capability reaches it but for its status, and none
-    /// of its threads runs.
+    /// of its threads runs or waits. What it costs is bounded by the threads that a manifest may ask for.
     pub(crate) fn begin_end(&mut self, m: &mut impl Machine, id: ProcessId, exit: Exit) {
         let Some(p) = self.processes.get_mut(id) else { return };
         if !matches!(p.state, ProcessState::Created | ProcessState::Running) {
@@ -30,8 +39,10 @@ impl Kernel {
         p.reap_next = self.reap;
         self.reap = Some(id);
         self.attention |= Attention::REAP | Attention::SCHEDULE;
-        while let Some(t) = self.processes.get(id).and_then(|p| p.threads) {
-            self.end_thread(m, t);
+        let mut at = self.processes.get(id).and_then(|p| p.threads);
+        while let Some((t, next)) = at.and_then(|t| self.threads.get(t).map(|thread| (t, thread.next))) {
+            self.leave_wait(t);
+            at = next;
         }
         if let Some(roots) = self.processes.get(id).and_then(|p| p.roots) {
             m.leave_root(roots.kernel);
@@ -80,6 +91,10 @@ impl Kernel {
 
     /// One bounded step of reaping; false if nothing is left to do.
     pub(crate) fn reap_step(&mut self, m: &mut impl Machine) -> bool {
+        if !self.doomed.is_empty() {
+            self.end_doomed(m);
+            return true;
+        }
         if self.reap_region_step(m) {
             return true;
         }
@@ -88,79 +103,145 @@ impl Kernel {
             self.reap = self.processes.get_mut(id).and_then(|p| p.reap_next.take());
             self.finish_end(m, id);
         }
-        if !self.doomed.is_empty() {
-            self.end_doomed(m);
-        }
         true
     }
 
     /// One step of taking a dying process apart; true when nothing is left.
     fn teardown_step(&mut self, m: &mut impl Machine, id: ProcessId) -> bool {
         let Some(p) = self.processes.get(id) else { return true };
-        let (cursor, pool) = (p.teardown, p.pool);
-        if cursor < self.endpoints.capacity().max(self.notifications.capacity()) {
-            self.release_endpoints(id, cursor);
+        let (end, pool) = (p.end, p.pool);
+        if p.threads.is_some() {
+            self.free_threads(m, id);
+            return false;
+        }
+        if end.endpoints < self.endpoints.capacity().max(self.notifications.capacity()) {
+            self.release_endpoints(id, end.endpoints);
             return false;
         }
         if let Some(chunk) = self.caps.first_chunk(id.index()) {
-            self.empty_chunk(m, pool, chunk);
+            self.empty_chunk(m, id, pool, chunk);
             return false;
         }
-        if let Some(mapping) = p.mappings {
-            self.forget_mapping(mapping);
+        if p.mappings.is_some() {
+            self.forget_mappings(id);
             return false;
         }
-        self.free_address_space(m, id, pool)
+        if p.roots.is_some() {
+            self.free_address_space(m, id, pool);
+            return false;
+        }
+        if end.pools < self.pools.capacity() {
+            self.release_pools(id, pool, end.pools);
+            return false;
+        }
+        true
     }
 
-    /// The endpoints of one stretch of the arena lose this process as receiver; those it paid for end.
+    fn free_threads(&mut self, m: &mut impl Machine, id: ProcessId) {
+        for _ in 0..THREAD_STEP {
+            let Some(t) = self.processes.get(id).and_then(|p| p.threads) else { return };
+            self.end_thread(m, t);
+        }
+    }
+
+    /// The endpoints of one stretch of the arena lose this process as receiver; those it paid for end. Who
+    /// waits in one is woken first, a few threads in each step.
     fn release_endpoints(&mut self, id: ProcessId, from: u32) {
         let Some(pool) = self.processes.get(id).map(|p| p.pool) else { return };
         let to = from.saturating_add(ENDPOINT_STEP);
-        for i in from..to {
-            if let Some((e, payer)) = self.endpoints.at(i).map(|(e, x)| (e, x.pool)) {
-                self.receiver_died(e, id);
-                if self.pool_is_within(payer, pool) {
-                    self.end_endpoint(e);
-                }
+        let mut wakes = WAKE_STEP;
+        let mut at = from;
+        while at < to && self.release_endpoint(id, pool, at, &mut wakes) {
+            at += 1;
+        }
+        if let Some(p) = self.processes.get_mut(id) {
+            p.end.endpoints = at;
+        }
+    }
+
+    /// What stands in one slot of the arenas of endpoints and notifications; false if more threads are to be woken.
+    fn release_endpoint(&mut self, id: ProcessId, pool: PoolId, at: u32, wakes: &mut u32) -> bool {
+        if let Some((e, payer, receiver, durable)) =
+            self.endpoints.at(at).map(|(e, x)| (e, x.pool, x.receiver, x.durable))
+        {
+            let ends = self.pool_is_within(payer, pool);
+            let died = receiver == Some(id) && !durable;
+            let error = if died { Error::PeerDied } else { Error::ObjectGone };
+            if (ends || died) && !self.wake_some(e, error, wakes) {
+                return false;
             }
-            if let Some((n, payer)) = self.notifications.at(i).map(|(n, x)| (n, x.pool))
-                && self.pool_is_within(payer, pool)
+            self.receiver_died(e, id);
+            if ends {
+                self.end_endpoint(e);
+            }
+        }
+        if let Some((n, payer)) = self.notifications.at(at).map(|(n, x)| (n, x.pool))
+            && self.pool_is_within(payer, pool)
+        {
+            return self.end_notification_step(n, wakes);
+        }
+        true
+    }
+
+    fn empty_chunk(&mut self, m: &mut impl Machine, id: ProcessId, pool: PoolId, chunk: CapId) {
+        let done = self.processes.get(id).map_or(0, |p| p.end.slots);
+        for at in CapTable::chunk_of(chunk).skip(done).take(SLOT_STEP) {
+            self.delete(m, at);
+        }
+        let done = (done + SLOT_STEP) % CHUNK;
+        if done == 0 {
+            self.caps.set_usable(chunk, false);
+            self.refund(pool, 0, CapTable::CHUNK_BYTES);
+        }
+        if let Some(p) = self.processes.get_mut(id) {
+            p.end.slots = done;
+        }
+    }
+
+    fn forget_mappings(&mut self, id: ProcessId) {
+        for _ in 0..MAPPING_STEP {
+            let Some(mapping) = self.processes.get(id).and_then(|p| p.mappings) else { return };
+            self.forget_mapping(mapping);
+        }
+    }
+
+    fn free_address_space(&mut self, m: &mut impl Machine, id: ProcessId, pool: PoolId) {
+        let Some((roots, mut at)) = self.processes.get(id).and_then(|p| Some((p.roots?, p.end.address)))
+        else {
+            return;
+        };
+        for _ in 0..FREE_STEP {
+            let Some(f) = paging::teardown_step(m, roots.kernel, &mut at) else {
+                if roots.user != roots.kernel {
+                    self.put_frame(pool, roots.user);
+                }
+                self.put_frame(pool, roots.kernel);
+                if let Some(p) = self.processes.get_mut(id) {
+                    p.roots = None;
+                }
+                return;
+            };
+            self.put_frame(pool, f);
+        }
+        if let Some(p) = self.processes.get_mut(id) {
+            p.end.address = at;
+        }
+    }
+
+    /// The Pools of one stretch of the arena that were split from the process's own one end.
+    fn release_pools(&mut self, id: ProcessId, pool: PoolId, from: u32) {
+        let to = from.saturating_add(POOL_STEP);
+        for index in from..to {
+            if let Some(child) = self.pools.at(index).map(|(child, _)| child)
+                && child != pool
+                && self.pool_is_within(child, pool)
             {
-                self.end_notification(n);
+                self.end_pool(child);
             }
         }
         if let Some(p) = self.processes.get_mut(id) {
-            p.teardown = to;
+            p.end.pools = to;
         }
-    }
-
-    fn empty_chunk(&mut self, m: &mut impl Machine, pool: PoolId, chunk: CapId) {
-        for at in CapTable::chunk_of(chunk) {
-            self.delete(m, at);
-        }
-        self.caps.set_usable(chunk, false);
-        self.refund(pool, 0, CapTable::CHUNK_BYTES);
-    }
-
-    fn free_address_space(&mut self, m: &mut impl Machine, id: ProcessId, pool: PoolId) -> bool {
-        let Some(roots) = self.processes.get(id).and_then(|p| p.roots) else { return true };
-        for _ in 0..FREE_STEP {
-            match paging::teardown_step(m, roots.kernel) {
-                Freed::Frame(f) => self.put_frame(pool, f),
-                Freed::Nothing => {
-                    if roots.user != roots.kernel {
-                        self.put_frame(pool, roots.user);
-                    }
-                    self.put_frame(pool, roots.kernel);
-                    if let Some(p) = self.processes.get_mut(id) {
-                        p.roots = None;
-                    }
-                    return true;
-                }
-            }
-        }
-        false
     }
 
     /// Everything of the process is back; its Pool follows, its record stays for who asks.
@@ -171,7 +252,7 @@ impl Kernel {
         if let Some(image) = image {
             self.pin_region(image, false);
         }
-        self.end_pool_tree(pool);
+        self.end_pool(pool);
         for (n, flags) in watchers.into_iter().flatten() {
             self.signal(n, flags);
         }
@@ -187,13 +268,11 @@ impl Kernel {
         }
     }
 
-    /// How many capabilities to itself a process holds.
+    /// How many capabilities to itself a process holds that has not run: they lie where it was endowed.
     fn own_caps(&self, id: ProcessId) -> u32 {
-        let own = |slot: &u16| {
-            self.find(id, Slot(*slot))
-                .is_ok_and(|f| f.cap.object == crate::kernel::reference(sila_abi::ObjectType::Process, id))
-        };
-        (1..CSPACE as u16).filter(own).count() as u32
+        let own = crate::kernel::reference(sila_abi::ObjectType::Process, id);
+        let slots = self.caps.usable_slots(id.index());
+        slots.filter(|at| self.caps.get(*at).is_some_and(|cap| cap.object == own)).count() as u32
     }
 
     /// Removes the record of an ended process that no capability names. A process that was made, not

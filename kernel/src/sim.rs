@@ -68,6 +68,10 @@ impl FrameReader for SimFrames<'_> {
     fn bytes(&self, frame: Frame) -> &[u8; FRAME_SIZE] {
         zerocopy::transmute_ref!(&self.0[frame.0 as usize])
     }
+
+    fn copy(&self, frame: Frame, into: &mut [u8]) {
+        into.copy_from_slice(&self.bytes(frame)[..into.len()]);
+    }
 }
 
 impl ConfigSpace for SimMachine {

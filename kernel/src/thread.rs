@@ -216,9 +216,10 @@ impl Kernel {
     /// Lets an inactive thread run.
     pub(crate) fn resume(&mut self, id: ThreadId) -> Result<(), Error> {
         let t = self.threads.get(id).ok_or(Error::ObjectGone)?;
-        let started = self.processes.get(t.process).is_some_and(|p| p.state == ProcessState::Running);
-        if !started {
-            return Err(Error::NotStarted);
+        match self.processes.get(t.process).map(|p| p.state) {
+            Some(ProcessState::Running) => {}
+            Some(ProcessState::Created) => return Err(Error::NotStarted),
+            _ => return Err(Error::Dying),
         }
         if self.processes.get(t.process).is_some_and(|p| p.retired) {
             return Err(Error::HandedOver);

@@ -1,7 +1,7 @@
 //! The verification context: queue, job record, and the function that runs in it.
 //!
-//! [`run`] runs preemptibly, on its own stack, with interrupts on. It reads sealed frames, its job record
-//! and keys that never change; it touches no kernel object, and its only output is the verdict in its
+//! [`run`] runs preemptibly, on its own stack, with interrupts on. It reads sealed frames, once the proof or record, its
+//! job record and keys that never change; it touches no kernel object, and its only output is the verdict in its
 //! job record. Ownership of the record ([`Work`]) passes from the kernel to the context and back, so the
 //! type system keeps both from touching it at once.
 
@@ -22,7 +22,6 @@ use sila_crypto::keystore::KeyStore;
 use crate::create::LoadRequest;
 use crate::kernel::{Attention, Fail, Kernel, Running};
 use crate::machine::{FRAME_SIZE, FRAME_WORDS, Frame, FrameReader, Machine};
-use crate::memory::frame_of;
 use crate::objects::*;
 
 mod view;
@@ -78,8 +77,12 @@ pub enum Verdict {
 
 /// The job record: all that the context sees.
 pub struct Work {
+    /// Room for a copy of the proof or record.
     bytes: Box<[u8]>,
+    /// How much of it was copied.
     length: usize,
+    /// Where the proof or record lies, its pages, and how many bytes are wanted.
+    source: Option<(Backing, u32, u64)>,
     image: Option<(Backing, u32)>,
     keys: Option<&'static KeyStore>,
     root: Option<&'static RootKeys>,
@@ -91,6 +94,7 @@ impl Work {
         Work {
             bytes: vec![0; COPY_MAX].into_boxed_slice(),
             length: 0,
+            source: None,
             image: None,
             keys: None,
             root: None,
@@ -101,11 +105,22 @@ impl Work {
 
 /// Runs a job to its verdict.
 pub fn run(work: &mut Work, frames: &dyn FrameReader) {
+    copy_source(work, frames);
     let verdict = match work.image {
         Some((backing, pages)) => verify_load(work, backing, pages, frames),
         None => verify_record(work),
     };
     work.verdict = Some(verdict);
+}
+
+/// Copies, once, what is to be verified: ring 3 may write to the original meanwhile.
+fn copy_source(work: &mut Work, frames: &dyn FrameReader) {
+    let Some((backing, pages, wanted)) = work.source.take() else { return };
+    let length = (wanted as usize).min(work.bytes.len()).min(pages as usize * FRAME_SIZE);
+    for (page, chunk) in (0..).zip(work.bytes[..length].chunks_mut(FRAME_SIZE)) {
+        frames.copy(read_frame(backing, page, frames), chunk);
+    }
+    work.length = length;
 }
 
 fn verify_load(
@@ -273,41 +288,26 @@ impl Kernel {
         }
         let Some(request) = self.verifier.take_next() else { return };
         let Some(mut work) = self.verifier.idle.take() else { return };
-        self.fill_work(m, &mut work, &request.wanted);
+        self.fill_work(&mut work, &request.wanted);
         self.verifier.active = Some(request);
         m.start_verification(work);
     }
 
-    /// Copies, once, what is to be verified into the job record.
-    fn fill_work(&mut self, m: &mut impl Machine, work: &mut Work, wanted: &Wanted) {
+    /// Says in the job record what is to be verified, and by which keys.
+    fn fill_work(&mut self, work: &mut Work, wanted: &Wanted) {
         let (region, length) = match wanted {
             Wanted::Load(load) => (load.proof, COPY_MAX as u64),
             Wanted::Record { region, length } => (*region, *length),
         };
         work.verdict = None;
+        work.length = 0;
         work.keys = self.keyring.base();
         work.root = self.keyring.root();
+        work.source = self.regions.get(region).map(|r| (r.backing, r.filled, length));
         work.image = match wanted {
             Wanted::Load(load) => self.regions.get(load.image).map(|r| (r.backing, r.pages)),
             Wanted::Record { .. } => None,
         };
-        work.length = self.copy_out(m, region, length, &mut work.bytes);
-    }
-
-    /// Copies the first bytes of a Region; returns how many.
-    fn copy_out(&mut self, m: &mut impl Machine, region: RegionId, length: u64, into: &mut [u8]) -> usize {
-        let Some((backing, pages)) = self.regions.get(region).map(|r| (r.backing, r.filled)) else {
-            return 0;
-        };
-        let length = (length as usize).min(into.len()).min(pages as usize * FRAME_SIZE);
-        for (page, chunk) in into[..length].chunks_mut(FRAME_SIZE).enumerate() {
-            let Some(frame) = frame_of(m, backing, page as u32) else { return page * FRAME_SIZE };
-            for (bytes, word) in chunk.chunks_mut(8).zip(m.frame(frame).iter()) {
-                let take = bytes.len();
-                bytes.copy_from_slice(&word.to_le_bytes()[..take]);
-            }
-        }
-        length
     }
 
     /// The context has finished its job.

@@ -132,6 +132,7 @@ errors! {
     JournalFull = 94, "the Journal has too little room for this record";
     JournalClosed = 95, "the Journal is closed";
     DeviceRegion = 96, "the Region is a device's registers and not memory";
+    PoolTooDeep = 97, "too many Pools stand above the new one";
 }
 
 #[cfg(test)]

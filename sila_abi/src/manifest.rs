@@ -29,6 +29,8 @@ pub const MAX_DEPENDENCIES: usize = 16;
 pub const MAX_SLOT: u16 = FIRST_DYNAMIC.0 - 1;
 /// The most pages of a module's first stack.
 pub const MAX_STACK_PAGES: u32 = 4096;
+/// The most threads of a process.
+pub const MAX_PROCESS_THREADS: u16 = 64;
 /// The longest init or prepare deadline, in milliseconds.
 pub const MAX_DEADLINE_MS: u32 = 600_000;
 
@@ -371,7 +373,7 @@ impl core::fmt::Display for ManifestError {
             Self::DuplicateDependency => "two dependencies name one module",
             Self::SelfDependency => "the module depends on itself",
             Self::BadDeadline => "a deadline is zero or above ten minutes",
-            Self::BadThreads => "the number of threads does not fit the module's kind",
+            Self::BadThreads => "the number of threads is more than 64, or does not fit the module's kind",
             Self::ServiceNotAllowed => "only services and agents may declare a service",
             Self::RequestsNotAllowed => "only services and agents may ask for capabilities",
             Self::Contract(e) => return core::fmt::Display::fmt(e, f),
@@ -440,7 +442,8 @@ impl Manifest {
         if !stack.contains(&self.stack_pages) {
             return Err(ManifestError::BadStack);
         }
-        if process != (self.resources.threads > 0) {
+        let threads = if process { 1..=MAX_PROCESS_THREADS } else { 0..=0 };
+        if !threads.contains(&self.resources.threads) {
             return Err(ManifestError::BadThreads);
         }
         let deadlines = [self.init_deadline_ms, self.prepare_deadline_ms];

@@ -60,7 +60,7 @@ macro_rules! for_each_operation {
             6 CapStatus(Any, NONE, endow) ()
                 "Words: object type, rights, badge.";
             10 PoolCreate(Pool, CREATE, plain) (frames: Word, object_bytes: Word, dst: Dst)
-                "Split a child Pool off this one with these quotas.";
+                "Split a child Pool off this one with these quotas. At most 16 Pools stand above one (PoolTooDeep).";
             11 PoolStatus(Pool, READ, plain) ()
                 "Words: frame quota, frames used, object byte quota, object bytes used.";
             12 RegionCreate(Pool, CREATE, restarts) (frames: Word, dst: Dst)

@@ -8,8 +8,8 @@ use sila_abi::boot::{
 use sila_abi::contract::{Contract, ContractError, Node, Operation, Predicate, When};
 use sila_abi::device::PciDevice;
 use sila_abi::manifest::{
-    CapRequest, Codec, Dependency, Manifest, ManifestError, ManifestFlags, ModuleKind, Resources, Selector,
-    ServiceDecl,
+    CapRequest, Codec, Dependency, MAX_PROCESS_THREADS, Manifest, ManifestError, ManifestFlags, ModuleKind,
+    Resources, Selector, ServiceDecl,
 };
 use sila_abi::package::{LoadProof, PACKAGE_HEADER_LEN, Package, PackageError, PackageHeader};
 use sila_abi::record::{Bounded, Name, NameError, Version, VersionRange};
@@ -216,6 +216,7 @@ fn every_manifest_rule_has_its_own_error() {
         (ManifestError::BadEntry, |m| m.entry = USER_WINDOW_END),
         (ManifestError::BadStack, |m| m.stack_pages = 0),
         (ManifestError::BadThreads, |m| m.resources.threads = 0),
+        (ManifestError::BadThreads, |m| m.resources.threads = MAX_PROCESS_THREADS + 1),
         (ManifestError::BadDeadline, |m| m.init_deadline_ms = 0),
         (ManifestError::BadDeadline, |m| m.prepare_deadline_ms = u32::MAX),
         (ManifestError::BadSlot, |m| m.requests = list(vec![request(0, Selector::OwnPool, 1)])),

@@ -521,13 +521,28 @@ pub fn prepare_verification(cpu: &mut PerCpu, stack_top: u64, physmap_end: u64) 
 
 struct PhysicalFrames;
 
-impl FrameReader for PhysicalFrames {
-    fn bytes(&self, frame: Frame) -> &[u8; 4096] {
+impl PhysicalFrames {
+    fn pointer(frame: Frame) -> *const [u64; 512] {
         if frame.address() >= PHYSMAP_END.load(Ordering::Relaxed) {
             fatal("the verification context was given a frame that is not RAM");
         }
-        // SAFETY: jobs name sealed frames only: nobody writes to them while the job exists.
-        unsafe { &*(layout::physmap(frame.address()) as *const [u8; 4096]) }
+        layout::physmap(frame.address()) as *const [u64; 512]
+    }
+}
+
+impl FrameReader for PhysicalFrames {
+    fn bytes(&self, frame: Frame) -> &[u8; 4096] {
+        // SAFETY: the frame is RAM and mapped; what is read so is sealed: nobody writes to it while the job exists.
+        unsafe { &*Self::pointer(frame).cast() }
+    }
+
+    fn copy(&self, frame: Frame, into: &mut [u8]) {
+        let words: *const u64 = Self::pointer(frame).cast();
+        for (i, bytes) in into.chunks_mut(8).enumerate().take(512) {
+            // SAFETY: word i of a frame that is RAM and mapped. Each is read once, whatever ring 3 writes meanwhile.
+            let word = unsafe { words.add(i).read_volatile() };
+            bytes.copy_from_slice(&word.to_le_bytes()[..bytes.len()]);
+        }
     }
 }
 

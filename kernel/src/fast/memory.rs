@@ -44,6 +44,7 @@ impl Kernel {
             pages: pages as u32,
             filled: pages as u32,
             sealed: false,
+            dead: false,
             mappings: 0,
             writable: 0,
             pins: 0,

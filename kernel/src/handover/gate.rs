@@ -7,7 +7,6 @@ use sila_abi::handover::{Cause, MAX_SERVICES};
 use sila_abi::{Error, ObjectType, Rights};
 
 use super::{Handover, HandoverId, Service, State};
-use crate::cap::{CSPACE, CapId};
 use crate::invoke::{Flow, Invocation};
 use crate::ipc::Source;
 use crate::kernel::{Fail, Kernel};
@@ -185,7 +184,7 @@ impl Kernel {
             self.handovers.get(id).is_some_and(takes_part)
         };
         let processes = self.processes.iter().map(|(process, _)| process).filter(served);
-        let slots = processes.flat_map(|p| (0..CSPACE).map(move |slot| CapId::in_cspace(p.index(), slot)));
+        let slots = processes.flat_map(|p| self.caps.usable_slots(p.index()));
         slots.filter_map(move |at| {
             let reply = self.caps.peek_typed(at, ObjectType::Reply)?;
             let called = self.called_endpoint(reply).and_then(|e| self.endpoints.get(e))?;

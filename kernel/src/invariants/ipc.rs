@@ -23,7 +23,7 @@ fn receiver(k: &Kernel, id: EndpointId, e: &Endpoint) -> Result<(), Broken> {
     let Some(process) = e.receiver else { return Ok(()) };
     let Some(p) = live_process(k, process) else { return demand(false, Rule::Receiver, id.index(), 0) };
     let passed = p.state == ProcessState::Ended
-        || (p.state == ProcessState::Dying && id.index() < p.teardown.min(k.endpoints.capacity()));
+        || (p.state == ProcessState::Dying && id.index() < p.end.endpoints.min(k.endpoints.capacity()));
     demand(!passed, Rule::Receiver, id.index(), 1)?;
     let declared = e.label.is_none_or(|label| {
         let service = p.identity.service.map(|service| service.name);

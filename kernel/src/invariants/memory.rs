@@ -128,6 +128,7 @@ fn region(s: &Scratch, id: RegionId, r: &Region) -> Result<(), Broken> {
     }
     let unused = r.caps == 0 && r.mappings == 0 && r.pins == 0;
     demand(!found.dead || (unused && r.pool.is_some() && !found.begun), Rule::RegionReaped, id.index(), 1)?;
+    demand(found.dead == r.dead, Rule::RegionReaped, id.index(), 2)?;
     let kept = !unused || r.pool.is_none() || found.dead || found.begun;
     demand(kept, Rule::Kept, ObjectType::Region as u64, id.index().into())?;
     let whole = r.filled == r.pages;

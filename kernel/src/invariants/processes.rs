@@ -4,7 +4,7 @@ use sila_abi::ObjectType;
 
 use super::{Broken, Rule, Scratch, demand, live_process};
 use crate::kernel::Kernel;
-use crate::objects::{MappingId, Process, ProcessId, ProcessState, ThreadId};
+use crate::objects::{MappingId, Process, ProcessId, ProcessState, ThreadId, ThreadState};
 
 pub(super) fn check(k: &Kernel, s: &mut Scratch) -> Result<(), Broken> {
     for (id, p) in k.processes.iter() {
@@ -25,7 +25,8 @@ fn state(id: ProcessId, p: &Process) -> Result<(), Broken> {
     let nothing = p.threads.is_none() && p.thread_count == 0;
     let fine = match p.state {
         ProcessState::Created | ProcessState::Running => p.roots.is_some() && p.thread_count > 0,
-        ProcessState::Dying => nothing,
+        // The reaper has its threads for a while.
+        ProcessState::Dying => p.roots.is_some() || nothing,
         ProcessState::Ended => {
             let freed = p.roots.is_none() && p.image.is_none() && p.mappings.is_none();
             nothing && freed && p.caps > 0
@@ -49,6 +50,8 @@ fn threads(k: &Kernel, s: &mut Scratch, id: ProcessId, p: &Process) -> Result<()
         let fresh = s.threads.get_mut(next.index() as usize);
         let fresh = fresh.is_some_and(|u| core::mem::replace(&mut u.listed, 1) == 0);
         demand(fresh && t.process == id && t.prev == before, Rule::ThreadList, next.index(), 1)?;
+        let still = p.state != ProcessState::Dying || t.state == ThreadState::Inactive;
+        demand(still, Rule::ProcessState, id.index(), next.index().into())?;
         count += 1;
         (before, at) = (at, t.next);
     }

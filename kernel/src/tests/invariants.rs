@@ -314,6 +314,7 @@ const MORE: &[(&str, Rule, Damage)] = &[
         b.thread(b.owner).reply_at = other;
     }),
     ("the roots of another process", Rule::ThreadShape, |b| b.thread(b.owner).context.root ^= 4096),
+    ("a Region that its record alone calls dead", Rule::RegionReaped, |b| b.region(12).dead = true),
     ("an address space without owner", Rule::ProcessState, |b| b.process().roots = None),
 ];
 

@@ -201,3 +201,20 @@ fn the_audit_accepts_sound_tables_and_names_each_broken_rule() {
     w.m.frame(root)[300] = 7;
     assert_eq!(w.k.audit(&mut w.m).unwrap_err().rule, Rule::KernelHalf);
 }
+
+#[test]
+fn pools_are_nested_only_so_deep() {
+    let mut w = World::new();
+    let a = w.actor(50);
+    let nested = crate::kernel::MAX_POOL_DEPTH as u64;
+    let mut parent = Slot(19);
+    w.give(a, parent, reference(ObjectType::Pool, w.k.root_pool), Rights::CREATE);
+    for i in 0..nested {
+        let bytes = (nested - i) * (cost::<Pool>() + 16);
+        w.invoke(a, parent, Op::PoolCreate, &[0, bytes, 20 + i]).unwrap();
+        parent = Slot(20 + i as u16);
+    }
+    let before = w.k.pools.live();
+    assert_eq!(w.invoke(a, parent, Op::PoolCreate, &[0, 0, 50]), Err(Error::PoolTooDeep));
+    assert_eq!(w.k.pools.live(), before);
+}

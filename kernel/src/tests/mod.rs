@@ -50,7 +50,7 @@ pub struct Actor {
 }
 
 const CAPACITIES: Capacities = Capacities {
-    pools: 16,
+    pools: 32,
     regions: 32,
     mappings: 32,
     endpoints: 80,
@@ -145,7 +145,7 @@ impl World {
                 handover: None,
                 retired: false,
                 watchers: [None; MAX_WATCHERS],
-                teardown: 0,
+                end: Teardown::default(),
                 reap_next: None,
             })
             .unwrap();
