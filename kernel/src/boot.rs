@@ -11,8 +11,8 @@ use sila_crypto::chain::{self, ChainError, RootKeys, Verified};
 use sila_crypto::hash::{bulk_digest, id_digest};
 
 use crate::cap::{Cap, ObjRef};
-use crate::create::Recipe;
 use crate::device_table::DeviceTable;
+use crate::embryo::Recipe;
 use crate::endow::{self, Source};
 use crate::frames::{Epoch, FrameTable};
 use crate::kernel::{Capacities, Fail, Kernel, PERMANENT, reference};
@@ -234,9 +234,12 @@ impl Kernel {
             quota: (module.frames, module.object_bytes),
             job,
             priority: module.priority,
-            plan: &plan,
         };
-        let process = self.build_process(m, &recipe).map_err(failed)?;
+        let mut embryo = self.conceive(m, &recipe).map_err(failed)?;
+        while !embryo.is_whole() {
+            self.grow_embryo(m, &mut embryo, &recipe).map_err(failed)?;
+        }
+        let process = self.bear(&embryo, &plan).map_err(|e| failed(e.into()))?;
         self.keyring.remember(&manifest, recipe.digest);
         self.set_receiver(process, module, objects);
         if module.autostart {

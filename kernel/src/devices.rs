@@ -79,8 +79,7 @@ impl Kernel {
                 if c.args[0] > 1 {
                     return Err(Error::InvalidArgument.into());
                 }
-                self.verifier.hold = c.args[0] == 1;
-                self.complete_verification(m);
+                self.hold_verification(c.args[0] == 1);
                 Ok(Flow::words(&[]))
             }
             _ => self.introspect(m, op, c),

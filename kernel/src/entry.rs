@@ -115,10 +115,18 @@ impl Kernel {
         self.reap_some(m);
     }
 
-    /// What the CPU does next; an idle CPU first finishes what waits to be reaped.
+    /// What the CPU does next; before that, step by step, what follows a verification, and on an idle CPU what waits
+    /// to be reaped. An interrupt that waits is let in between two steps.
     pub fn decide(&mut self, m: &mut impl Machine) -> Next {
         loop {
             let next = self.schedule(m);
+            if next == Next::Verification && self.verifier.is_concluding() {
+                self.conclusion_step(m);
+                if m.interrupt_pending() {
+                    return Next::Idle;
+                }
+                continue;
+            }
             let nothing = self.nothing_to_reap() && self.doomed.is_empty();
             if next != Next::Idle || nothing || m.interrupt_pending() {
                 return next;
@@ -223,8 +231,7 @@ impl Kernel {
 
     /// After a failed allocation: reaps what waits; true if the call should be tried again.
     fn may_free_more(&mut self, m: &mut impl Machine, error: Error) -> bool {
-        let exhausted = matches!(error, Error::OutOfFrames | Error::OutOfObjectBytes | Error::ArenaFull);
-        if !exhausted || self.nothing_to_reap() {
+        if !error.is_exhaustion() || self.nothing_to_reap() {
             return false;
         }
         while !m.interrupt_pending() && self.reap_step(m) {}

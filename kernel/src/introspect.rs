@@ -74,7 +74,11 @@ impl Kernel {
 
     fn next_process_record(&mut self, m: &mut impl Machine, c: &Invocation) -> Result<Flow, Fail> {
         let cursor = c.args[0];
-        let next = self.processes.iter().filter(|(_, p)| p.number > cursor).min_by_key(|(_, p)| p.number);
+        let next = self
+            .processes
+            .iter()
+            .filter(|(_, p)| p.number > cursor && p.state != ProcessState::Embryo)
+            .min_by_key(|(_, p)| p.number);
         let (id, p) = next.ok_or(Error::NoMoreEntries)?;
         let record = self.process_record(id, p);
         self.bytes_result(m, c, &[record.id], record.as_bytes())

@@ -88,7 +88,7 @@ rules! {
     ProcessNumber = 38, "No two processes have one number, and none has one that is still to come. Index: process slot.";
     JobMembers = 39, "A Job counts its processes, and every process has a Job that lives. Index: Job.";
     ReapList = 40, "The reaper's list holds each dying process once, and no other. Index: process slot.";
-    Verifying = 41, "Every thread that waits for a verification has one request, every request that is waited for such a thread, and the job record is where it should be. Index: thread.";
+    Verifying = 41, "Every thread that waits for a verification has one request, every request that is waited for such a thread, every process in the making a request, and the job record is where it should be. Index: thread.";
     Attention = 42, "What waits to be attended to is marked so. Index: the mark.";
     Handover = 43, "An active Handover names two processes that exist for each service and covers its endpoint; gates are shut in the states for it; it counts its managers. Index: Handover, detail: service, or 8 managers.";
     Deposit = 44, "A deposit belongs to a service, and is of a kind that passes on. Index: Handover, detail: deposit.";

@@ -18,6 +18,7 @@ pub mod create;
 mod cspace;
 pub mod device_table;
 mod devices;
+pub mod embryo;
 pub mod endow;
 pub mod entry;
 pub mod fast;

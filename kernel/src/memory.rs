@@ -17,7 +17,7 @@ pub const MAX_REGION: u64 = 65_536;
 /// The most pages that one RegionMap maps.
 pub const MAX_MAP: u64 = 4096;
 /// Frames zeroed between two looks at pending interrupts.
-const FILL_STEP: u32 = 16;
+const FILL_STEP: u32 = 8;
 const INLINE: u32 = 8;
 
 /// Frames that a Region of this many pages costs: its own, and those that list them.

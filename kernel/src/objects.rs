@@ -240,6 +240,8 @@ pub struct Exit {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum ProcessState {
+    /// Being made: nothing names it, and nothing shows it.
+    Embryo = 0,
     /// Made, not started.
     Created = 1,
     /// Started.

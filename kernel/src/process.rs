@@ -31,7 +31,7 @@ impl Kernel {
     /// of its threads runs or waits. What it costs is bounded by the threads that a manifest may ask for.
     pub(crate) fn begin_end(&mut self, m: &mut impl Machine, id: ProcessId, exit: Exit) {
         let Some(p) = self.processes.get_mut(id) else { return };
-        if !matches!(p.state, ProcessState::Created | ProcessState::Running) {
+        if matches!(p.state, ProcessState::Dying | ProcessState::Ended) {
             return;
         }
         p.state = ProcessState::Dying;
@@ -86,11 +86,20 @@ impl Kernel {
 
     /// True if neither a process nor a Region waits for the reaper.
     pub(crate) fn nothing_to_reap(&self) -> bool {
-        self.reap.is_none() && self.dead_regions.is_empty()
+        self.reap.is_none() && self.dead_regions.is_empty() && !self.verifier.is_abandoned()
     }
 
     /// One bounded step of reaping; false if nothing is left to do.
     pub(crate) fn reap_step(&mut self, m: &mut impl Machine) -> bool {
+        if self.verifier.is_abandoned() {
+            self.conclusion_step(m);
+            return true;
+        }
+        self.reap_object_step(m)
+    }
+
+    /// As [`Kernel::reap_step`], of what ended already.
+    pub(crate) fn reap_object_step(&mut self, m: &mut impl Machine) -> bool {
         if !self.doomed.is_empty() {
             self.end_doomed(m);
             return true;

@@ -60,7 +60,7 @@ impl Kernel {
         let next = self
             .processes
             .iter()
-            .filter(|(_, p)| p.job == job && p.number > c.args[0])
+            .filter(|(_, p)| p.job == job && p.number > c.args[0] && p.state != ProcessState::Embryo)
             .min_by_key(|(_, p)| p.number)
             .map(|(_, p)| [p.number, p.number, p.state as u64]);
         Ok(Flow::words(&next.ok_or(Error::NoMoreEntries)?))

@@ -8,22 +8,23 @@
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
-use sila_abi::Error;
 use sila_abi::manifest::Manifest;
 use sila_abi::package::LoadProof;
 use sila_abi::record::Digest;
 use sila_abi::sif::Sif;
-use sila_abi::syscall::Outcome;
 use sila_abi::trust::{Record, Revocation, SignedRecord};
 use sila_crypto::chain::{self, ChainError, RootKeys, Verified};
 use sila_crypto::hash::{BulkHasher, id_digest};
 use sila_crypto::keystore::KeyStore;
 
+use crate::arena::Id;
 use crate::create::LoadRequest;
-use crate::kernel::{Attention, Fail, Kernel, Running};
-use crate::machine::{FRAME_SIZE, FRAME_WORDS, Frame, FrameReader, Machine};
+use crate::embryo::Embryo;
+use crate::kernel::Fail;
+use crate::machine::{FRAME_SIZE, FRAME_WORDS, Frame, FrameReader};
 use crate::objects::*;
 
+mod jobs;
 mod view;
 
 /// Bytes of a proof or record that the kernel copies into its own memory.
@@ -183,17 +184,45 @@ fn verify_record(work: &Work) -> Result<Verdict, ChainError> {
     Ok(Verdict::Revocation(chain::verify_revocation(&signed, root)?))
 }
 
+/// A request that is being worked on, and what has come of it.
+struct Job {
+    request: Request,
+    /// The process that a load has begun to become.
+    embryo: Option<Embryo>,
+    /// Why nothing comes of it.
+    failed: Option<Fail>,
+}
+
+impl Job {
+    fn new() -> Box<Self> {
+        let nothing = Wanted::Record { region: Id::from_parts(0, 0), length: 0 };
+        Box::new(Job {
+            request: Request { thread: None, priority: 0, wanted: nothing },
+            embryo: None,
+            failed: None,
+        })
+    }
+
+    /// True if nothing but the last step of a load is missing.
+    fn is_ripe(&self) -> bool {
+        self.failed.is_none() && self.embryo.as_ref().is_some_and(Embryo::is_whole)
+    }
+}
+
 /// The queue in front of the context.
 pub struct Verifier {
     queue: Vec<Request>,
-    active: Option<Request>,
+    active: Option<Box<Job>>,
+    /// The active job's record, back from the context.
     finished: Option<Box<Work>>,
     idle: Option<Box<Work>>,
     /// A second job record, so that the context serves on while a job is held; only in test systems.
     spare: Option<Box<Work>>,
-    parked: Option<(Request, Box<Work>)>,
-    /// Test hook: finished loads wait before their last step.
-    pub hold: bool,
+    parked: Option<(Box<Job>, Box<Work>)>,
+    /// Room for jobs that are neither active nor parked.
+    vacant: Vec<Box<Job>>,
+    /// Test hook: loads wait before their last step.
+    hold: bool,
     /// At equal priority the context runs next.
     pub turn: bool,
 }
@@ -207,6 +236,7 @@ impl Default for Verifier {
             idle: Some(Box::new(Work::new())),
             spare: None,
             parked: None,
+            vacant: vec![Job::new(), Job::new()],
             hold: false,
             turn: false,
         }
@@ -214,30 +244,43 @@ impl Default for Verifier {
 }
 
 impl Verifier {
-    /// True if there is work, running or waiting.
-    #[inline(always)]
-    pub fn is_busy(&self) -> bool {
-        self.active.is_some() || !self.queue.is_empty()
-    }
-
-    /// The priority at which the context wants to run; `None` if it has nothing to do.
+    /// The priority at which the context, or what follows it, wants to run; `None` if there is nothing to do.
     #[inline]
     pub fn priority(&self) -> Option<u8> {
-        if !self.is_busy() {
+        if self.active.is_none() && self.queue.is_empty() {
             return None;
         }
         let queued = self.queue.iter().map(|r| r.priority).max();
-        match (&self.active, &self.finished) {
-            (Some(_), Some(_)) => None,
+        match &self.active {
+            Some(_) if self.is_held() => None,
             // Who waits behind a job lends it its priority; a job nobody waits for any more has the lowest.
-            (Some(r), None) => Some(r.thread.map_or(0, |_| r.priority).max(queued.unwrap_or(0))),
-            (None, _) => queued,
+            Some(job) => {
+                let own = job.request.thread.map_or(0, |_| job.request.priority);
+                Some(own.max(queued.unwrap_or(0)))
+            }
+            None => queued,
         }
     }
 
-    /// Jobs that are finished and held back by the test hook.
+    /// True if the active job has its verdict, and what follows can go on.
+    #[inline]
+    pub(crate) fn is_concluding(&self) -> bool {
+        self.finished.is_some() && self.active.is_some() && !self.is_held()
+    }
+
+    /// True if nobody waits any more for what the active job has begun to become.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.finished.is_some() && self.active.as_ref().is_some_and(|job| job.request.thread.is_none())
+    }
+
+    /// True if the test hook keeps the active job from its last step.
+    fn is_held(&self) -> bool {
+        self.hold && self.finished.is_some() && self.active.as_ref().is_some_and(|job| job.is_ripe())
+    }
+
+    /// Jobs that the test hook keeps from their last step.
     pub fn held(&self) -> u64 {
-        u64::from(self.finished.is_some() || self.parked.is_some())
+        u64::from(self.is_held() || self.parked.is_some())
     }
 
     /// Makes the second job record, at the boot of a test system.
@@ -245,168 +288,29 @@ impl Verifier {
         self.spare = Some(Box::new(Work::new()));
     }
 
-    /// Puts a finished load aside, so that a revocation can be verified and applied before its last step.
+    /// Puts a held job aside, so that a revocation can be verified and applied before its last step.
     fn park(&mut self) {
-        let load = self.active.as_ref().is_some_and(|r| matches!(r.wanted, Wanted::Load(_)));
-        if !load || self.finished.is_none() || self.spare.is_none() {
+        if self.is_held() && self.spare.is_some() {
+            self.parked = self.active.take().zip(self.finished.take());
+            self.idle = self.spare.take();
+        }
+    }
+
+    /// Takes up again what was put aside.
+    fn unpark(&mut self) {
+        if self.hold || self.active.is_some() {
             return;
         }
-        self.parked = self.active.take().zip(self.finished.take());
-        self.idle = self.spare.take();
+        if let Some((job, work)) = self.parked.take() {
+            (self.active, self.finished) = (Some(job), Some(work));
+            self.spare = self.idle.take();
+        }
     }
 
     fn take_next(&mut self) -> Option<Request> {
         let best = self.queue.iter().map(|r| r.priority).max()?;
         let at = self.queue.iter().position(|r| r.priority == best)?;
         Some(self.queue.remove(at))
-    }
-}
-
-impl Kernel {
-    /// Queues a verification for a thread, which then waits for it. The Regions must be pinned already.
-    pub(crate) fn queue_verification(&mut self, thread: ThreadId, wanted: Wanted) -> Result<(), Error> {
-        if self.verifier.queue.len() >= QUEUE {
-            return Err(Error::VerificationBusy);
-        }
-        let priority = self.threads.get(thread).map_or(0, |t| t.effective);
-        self.verifier.queue.push(Request { thread: Some(thread), priority, wanted });
-        self.attention |= Attention::SCHEDULE;
-        Ok(())
-    }
-
-    /// True if a process can queue another verification.
-    pub(crate) fn can_verify(&self, process: ProcessId) -> bool {
-        let of =
-            |r: &&Request| r.thread.and_then(|t| self.threads.get(t)).is_some_and(|t| t.process == process);
-        self.verifier.queue.len() < QUEUE && self.verifier.queue.iter().filter(of).count() < QUEUE_OF_ONE
-    }
-
-    /// Gives the context its next job, if it has none.
-    pub(crate) fn dispatch_verification(&mut self, m: &mut impl Machine) {
-        if self.verifier.active.is_some() {
-            return;
-        }
-        let Some(request) = self.verifier.take_next() else { return };
-        let Some(mut work) = self.verifier.idle.take() else { return };
-        self.fill_work(&mut work, &request.wanted);
-        self.verifier.active = Some(request);
-        m.start_verification(work);
-    }
-
-    /// Says in the job record what is to be verified, and by which keys.
-    fn fill_work(&mut self, work: &mut Work, wanted: &Wanted) {
-        let (region, length) = match wanted {
-            Wanted::Load(load) => (load.proof, COPY_MAX as u64),
-            Wanted::Record { region, length } => (*region, *length),
-        };
-        work.verdict = None;
-        work.length = 0;
-        work.keys = self.keyring.base();
-        work.root = self.keyring.root();
-        work.source = self.regions.get(region).map(|r| (r.backing, r.filled, length));
-        work.image = match wanted {
-            Wanted::Load(load) => self.regions.get(load.image).map(|r| (r.backing, r.pages)),
-            Wanted::Record { .. } => None,
-        };
-    }
-
-    /// The context has finished its job.
-    pub(crate) fn verification_done(&mut self, m: &mut impl Machine) {
-        self.verifier.finished = m.finish_verification();
-        self.attention |= Attention::SCHEDULE;
-        // The next job, if one waits, is chosen and handed over by the scheduler.
-        if self.running() == Running::Verification {
-            self.set_running(Running::Idle);
-        }
-        self.complete_verification(m);
-    }
-
-    /// The last step of the operation that asked: bounded, not preemptible, and every authorisation fact
-    /// is read again.
-    pub(crate) fn complete_verification(&mut self, m: &mut impl Machine) {
-        if self.verifier.hold {
-            self.verifier.park();
-            let record = |r: &Request| matches!(r.wanted, Wanted::Record { .. });
-            if !self.verifier.active.as_ref().is_some_and(record) {
-                return;
-            }
-        } else if let Some((request, mut work)) = self.verifier.parked.take() {
-            self.last_step(m, &request, &mut work);
-            self.verifier.spare = Some(work);
-        }
-        let Some(mut work) = self.verifier.finished.take() else { return };
-        if let Some(request) = self.verifier.active.take() {
-            self.last_step(m, &request, &mut work);
-        }
-        self.verifier.idle = Some(work);
-    }
-
-    fn last_step(&mut self, m: &mut impl Machine, request: &Request, work: &mut Work) {
-        let verdict = work.verdict.take().unwrap_or(Err(ChainError::NoMemory));
-        let result = match request.thread {
-            Some(thread) => self.conclude(m, thread, &request.wanted, verdict),
-            None => Ok(()),
-        };
-        if result.is_err() {
-            self.shrink_grown()
-        } else {
-            self.keep_grown()
-        }
-        self.release_request(&request.wanted);
-        if let Some(thread) = request.thread {
-            self.answer_verified(thread, result);
-        }
-    }
-
-    fn conclude(
-        &mut self,
-        m: &mut impl Machine,
-        thread: ThreadId,
-        wanted: &Wanted,
-        verdict: Result<Verdict, ChainError>,
-    ) -> Result<(), Fail> {
-        let verdict = verdict.map_err(chain_fail)?;
-        match (wanted, verdict) {
-            (Wanted::Load(load), Verdict::Load { manifest, sif, digest }) => {
-                self.finish_load(m, thread, load, &manifest, &sif, digest)
-            }
-            (Wanted::Record { .. }, Verdict::Revocation(r)) => Ok(self.keyring.revoke(&r)?),
-            _ => Err(Error::RecordMalformed.into()),
-        }
-    }
-
-    fn answer_verified(&mut self, thread: ThreadId, result: Result<(), Fail>) {
-        match result {
-            Ok(()) => self.wake(thread, Outcome::message(0, 0, 0), 0, &[]),
-            Err(f) => {
-                self.wake(thread, Outcome::error(f.error, f.detail.is_some().into()), 0, f.detail.as_slice());
-            }
-        }
-    }
-
-    /// Lets go of the Regions that a request pinned.
-    pub(crate) fn release_request(&mut self, wanted: &Wanted) {
-        match wanted {
-            Wanted::Load(load) => {
-                self.pin_region(load.image, false);
-                self.pin_region(load.proof, false);
-            }
-            Wanted::Record { region, .. } => self.pin_region(*region, false),
-        }
-    }
-
-    /// The thread that waits for a verification is gone or was suspended: its job is dropped.
-    pub(crate) fn abandon_verification(&mut self, thread: ThreadId) {
-        if let Some(r) = self.verifier.active.as_mut().filter(|r| r.thread == Some(thread)) {
-            r.thread = None;
-        }
-        if let Some((r, _)) = self.verifier.parked.as_mut().filter(|(r, _)| r.thread == Some(thread)) {
-            r.thread = None;
-        }
-        if let Some(at) = self.verifier.queue.iter().position(|r| r.thread == Some(thread)) {
-            let request = self.verifier.queue.remove(at);
-            self.release_request(&request.wanted);
-        }
     }
 }
 

@@ -25,6 +25,11 @@ macro_rules! errors {
             pub const fn sentence(self) -> &'static str {
                 match self { $(Error::$name => $text),* }
             }
+
+            /// True if something ran out, which may be there again later.
+            pub const fn is_exhaustion(self) -> bool {
+                matches!(self, Error::OutOfFrames | Error::OutOfObjectBytes | Error::ArenaFull)
+            }
         }
 
         impl core::fmt::Display for Error {

@@ -187,7 +187,6 @@ impl Machine for Hardware {
     }
 
     #[inline(always)]
-    #[inline(always)]
     fn flush_page(&mut self, _root: Frame, address: u64) {
         // In whatever root is loaded: finding out whether it is that one costs as much. A root that is not loaded has
         // nothing in the TLB: every load of CR3 empties it, as user pages are never global and there is no PCID. The

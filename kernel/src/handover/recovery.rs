@@ -92,7 +92,8 @@ impl Kernel {
 
     fn job_adopt(&mut self, c: &Invocation) -> Result<Flow, Fail> {
         let (job, number, at): (JobId, u64, _) = (c.id(), c.args[0], c.dst()?);
-        let found = self.processes.iter().find(|(_, p)| p.job == job && p.number == number);
+        let born = |p: &Process| p.state != ProcessState::Embryo;
+        let found = self.processes.iter().find(|(_, p)| p.job == job && p.number == number && born(p));
         let (id, _) = found.ok_or(Error::ObjectGone)?;
         let object = reference(ObjectType::Process, id);
         self.install(at, Cap { object, rights: Rights::READ | Rights::MANAGE | Rights::COPY, badge: 0 });

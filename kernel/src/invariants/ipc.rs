@@ -69,6 +69,9 @@ fn bound(k: &Kernel) -> Result<(), Broken> {
 
 fn verifying(k: &Kernel, s: &mut Scratch) -> Result<(), Broken> {
     demand(k.verifier.record_is_where_it_should(), Rule::Verifying, u32::MAX, 0)?;
+    for (id, _) in k.processes.iter().filter(|(_, p)| p.state == ProcessState::Embryo) {
+        demand(k.verifier.embryos().any(|embryo| embryo == id), Rule::Verifying, id.index(), 3)?;
+    }
     let nobodys = k.verifier.waiting().iter().any(|request| request.thread.is_none());
     demand(!nobodys, Rule::Verifying, u32::MAX, 1)?;
     for thread in k.verifier.requests().filter_map(|request| request.thread) {

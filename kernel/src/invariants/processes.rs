@@ -25,6 +25,7 @@ fn state(id: ProcessId, p: &Process) -> Result<(), Broken> {
     let nothing = p.threads.is_none() && p.thread_count == 0;
     let fine = match p.state {
         ProcessState::Created | ProcessState::Running => p.roots.is_some() && p.thread_count > 0,
+        ProcessState::Embryo => p.roots.is_some() && p.caps == 0,
         // The reaper has its threads for a while.
         ProcessState::Dying => p.roots.is_some() || nothing,
         ProcessState::Ended => {
@@ -50,7 +51,8 @@ fn threads(k: &Kernel, s: &mut Scratch, id: ProcessId, p: &Process) -> Result<()
         let fresh = s.threads.get_mut(next.index() as usize);
         let fresh = fresh.is_some_and(|u| core::mem::replace(&mut u.listed, 1) == 0);
         demand(fresh && t.process == id && t.prev == before, Rule::ThreadList, next.index(), 1)?;
-        let still = p.state != ProcessState::Dying || t.state == ThreadState::Inactive;
+        let unable = matches!(p.state, ProcessState::Embryo | ProcessState::Dying);
+        let still = !unable || t.state == ThreadState::Inactive;
         demand(still, Rule::ProcessState, id.index(), next.index().into())?;
         count += 1;
         (before, at) = (at, t.next);

@@ -1,6 +1,7 @@
 //! Regions, mappings, sealing, quotas.
 
 use super::*;
+use crate::kernel::Capacities;
 
 const REGION: u64 = 10;
 const MAPPING: u64 = 11;
@@ -204,7 +205,7 @@ fn the_audit_accepts_sound_tables_and_names_each_broken_rule() {
 
 #[test]
 fn pools_are_nested_only_so_deep() {
-    let mut w = World::new();
+    let mut w = World::sized(2000, Capacities { pools: 32, ..CAPACITIES });
     let a = w.actor(50);
     let nested = crate::kernel::MAX_POOL_DEPTH as u64;
     let mut parent = Slot(19);

@@ -49,8 +49,8 @@ pub struct Actor {
     pub thread: ThreadId,
 }
 
-const CAPACITIES: Capacities = Capacities {
-    pools: 32,
+pub const CAPACITIES: Capacities = Capacities {
+    pools: 16,
     regions: 32,
     mappings: 32,
     endpoints: 80,

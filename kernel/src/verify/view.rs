@@ -1,11 +1,21 @@
 //! What the invariant checker sees of the verifier: who waits, and where the job record is.
 
-use super::{Request, Verifier};
+use super::{Job, Request, Verifier};
+use crate::objects::ProcessId;
 
 impl Verifier {
     /// Every request that has not been answered.
     pub(crate) fn requests(&self) -> impl Iterator<Item = &Request> {
-        self.queue.iter().chain(&self.active).chain(self.parked.iter().map(|(request, _)| request))
+        self.queue.iter().chain(self.jobs().map(|job| &job.request))
+    }
+
+    fn jobs(&self) -> impl Iterator<Item = &Job> {
+        self.active.iter().chain(self.parked.iter().map(|(job, _)| job)).map(|job| &**job)
+    }
+
+    /// Every process that is being made.
+    pub(crate) fn embryos(&self) -> impl Iterator<Item = ProcessId> {
+        self.jobs().filter_map(|job| job.embryo).map(|embryo| embryo.process)
     }
 
     /// Requests that wait for the context.

@@ -1,0 +1,214 @@
+//! What the kernel does with requests: queues them, hands them to the context, and carries out, step by step, what
+//! follows a verdict.
+
+use sila_abi::Error;
+use sila_abi::syscall::Outcome;
+
+use super::{COPY_MAX, Job, QUEUE, QUEUE_OF_ONE, Request, Verdict, Wanted, Work, chain_fail};
+use crate::kernel::{Attention, Fail, Kernel, Running};
+use crate::machine::Machine;
+use crate::objects::*;
+
+/// What a step came to.
+enum Step {
+    /// Another one follows.
+    More,
+    /// Something must be reaped before it can be tried again.
+    Reap,
+    /// The answer.
+    Done(Result<(), Fail>),
+}
+
+impl Kernel {
+    /// Queues a verification for a thread, which then waits for it. The Regions must be pinned already.
+    pub(crate) fn queue_verification(&mut self, thread: ThreadId, wanted: Wanted) -> Result<(), Error> {
+        if self.verifier.queue.len() >= QUEUE {
+            return Err(Error::VerificationBusy);
+        }
+        let priority = self.threads.get(thread).map_or(0, |t| t.effective);
+        self.verifier.queue.push(Request { thread: Some(thread), priority, wanted });
+        self.attention |= Attention::SCHEDULE;
+        Ok(())
+    }
+
+    /// True if a process can queue another verification.
+    pub(crate) fn can_verify(&self, process: ProcessId) -> bool {
+        let of =
+            |r: &&Request| r.thread.and_then(|t| self.threads.get(t)).is_some_and(|t| t.process == process);
+        self.verifier.queue.len() < QUEUE && self.verifier.queue.iter().filter(of).count() < QUEUE_OF_ONE
+    }
+
+    /// Gives the context its next job, if it has none.
+    pub(crate) fn dispatch_verification(&mut self, m: &mut impl Machine) {
+        if self.verifier.active.is_some() || self.verifier.idle.is_none() {
+            return;
+        }
+        let Some(mut job) = self.verifier.vacant.pop() else { return };
+        let Some(request) = self.verifier.take_next() else {
+            self.verifier.vacant.push(job);
+            return;
+        };
+        *job = Job { request, embryo: None, failed: None };
+        if let Some(mut work) = self.verifier.idle.take() {
+            self.fill_work(&mut work, &job.request.wanted);
+            m.start_verification(work);
+        }
+        self.verifier.active = Some(job);
+    }
+
+    /// Says in the job record what is to be verified, and by which keys.
+    fn fill_work(&mut self, work: &mut Work, wanted: &Wanted) {
+        let (region, length) = match wanted {
+            Wanted::Load(load) => (load.proof, COPY_MAX as u64),
+            Wanted::Record { region, length } => (*region, *length),
+        };
+        work.verdict = None;
+        work.length = 0;
+        work.keys = self.keyring.base();
+        work.root = self.keyring.root();
+        work.source = self.regions.get(region).map(|r| (r.backing, r.filled, length));
+        work.image = match wanted {
+            Wanted::Load(load) => self.regions.get(load.image).map(|r| (r.backing, r.pages)),
+            Wanted::Record { .. } => None,
+        };
+    }
+
+    /// The context has finished its job; what follows is done in steps that the scheduler asks for.
+    pub(crate) fn verification_done(&mut self, m: &mut impl Machine) {
+        self.verifier.finished = m.finish_verification();
+        self.leave_verification();
+    }
+
+    /// The scheduler chooses anew what the context, or what follows it, does.
+    fn leave_verification(&mut self) {
+        self.attention |= Attention::SCHEDULE;
+        if self.running() == Running::Verification {
+            self.set_running(Running::Idle);
+        }
+    }
+
+    /// Test hook: keeps loads from their last step, or no longer.
+    pub(crate) fn hold_verification(&mut self, hold: bool) {
+        self.verifier.hold = hold;
+        self.verifier.park();
+        self.verifier.unpark();
+        self.leave_verification();
+    }
+
+    /// One bounded step of what follows the active job's verdict.
+    pub(crate) fn conclusion_step(&mut self, m: &mut impl Machine) {
+        let undone = |job: &Job| {
+            let embryo = job.failed.and(job.embryo)?;
+            self.processes.get(embryo.process)
+        };
+        if self.verifier.active.as_deref().and_then(undone).is_some() {
+            self.reap_object_step(m);
+            return;
+        }
+        let Some(mut job) = self.verifier.active.take() else { return };
+        let Some(work) = self.verifier.finished.take() else {
+            self.verifier.active = Some(job);
+            return;
+        };
+        // Nothing in here ends a thread, which might look for its job.
+        let step = self.advance(m, &mut job, &work);
+        if let Step::Done(result) = step {
+            self.release_request(&job.request.wanted);
+            if let Some(thread) = job.request.thread {
+                self.answer_verified(thread, result);
+            }
+            self.verifier.idle = Some(work);
+            self.verifier.vacant.push(job);
+            self.verifier.unpark();
+            self.leave_verification();
+            return;
+        }
+        (self.verifier.active, self.verifier.finished) = (Some(job), Some(work));
+        self.verifier.park();
+        if let Step::Reap = step {
+            self.reap_object_step(m);
+        }
+    }
+
+    fn advance(&mut self, m: &mut impl Machine, job: &mut Job, work: &Work) -> Step {
+        if let Some(why) = job.failed {
+            return Step::Done(Err(why));
+        }
+        let result = match job.request.thread {
+            Some(thread) => self.conclude(m, thread, job, work),
+            None => Err(Error::Suspended.into()),
+        };
+        if result.is_err() {
+            self.shrink_grown()
+        } else {
+            self.keep_grown()
+        }
+        match result {
+            Ok(true) => Step::Done(Ok(())),
+            Ok(false) => Step::More,
+            Err(f) if f.error.is_exhaustion() && !self.nothing_to_reap() => Step::Reap,
+            Err(f) => {
+                job.failed = Some(f);
+                if let Some(embryo) = job.embryo {
+                    self.begin_end(m, embryo.process, Exit::default());
+                }
+                Step::More
+            }
+        }
+    }
+
+    /// Does what a verdict allows; true once all is done.
+    fn conclude(
+        &mut self,
+        m: &mut impl Machine,
+        thread: ThreadId,
+        job: &mut Job,
+        work: &Work,
+    ) -> Result<bool, Fail> {
+        match (&job.request.wanted, &work.verdict) {
+            (Wanted::Load(load), Some(Ok(Verdict::Load { manifest, sif, digest }))) => {
+                self.load_step(m, thread, load, (manifest, sif, *digest), &mut job.embryo)
+            }
+            (Wanted::Record { .. }, Some(Ok(Verdict::Revocation(revocation)))) => {
+                self.keyring.revoke(revocation)?;
+                Ok(true)
+            }
+            (_, Some(Err(why))) => Err(chain_fail(why.clone())),
+            _ => Err(Error::RecordMalformed.into()),
+        }
+    }
+
+    fn answer_verified(&mut self, thread: ThreadId, result: Result<(), Fail>) {
+        match result {
+            Ok(()) => self.wake(thread, Outcome::message(0, 0, 0), 0, &[]),
+            Err(f) => {
+                self.wake(thread, Outcome::error(f.error, f.detail.is_some().into()), 0, f.detail.as_slice());
+            }
+        }
+    }
+
+    /// Lets go of the Regions that a request pinned.
+    pub(crate) fn release_request(&mut self, wanted: &Wanted) {
+        match wanted {
+            Wanted::Load(load) => {
+                self.pin_region(load.image, false);
+                self.pin_region(load.proof, false);
+            }
+            Wanted::Record { region, .. } => self.pin_region(*region, false),
+        }
+    }
+
+    /// The thread that waits for a verification is gone or was suspended: its job is dropped.
+    pub(crate) fn abandon_verification(&mut self, thread: ThreadId) {
+        let jobs = self.verifier.active.iter_mut().chain(self.verifier.parked.iter_mut().map(|(job, _)| job));
+        for job in jobs.filter(|job| job.request.thread == Some(thread)) {
+            job.request.thread = None;
+            // What it has begun to become is taken apart by the reaper.
+            self.attention |= Attention::REAP;
+        }
+        if let Some(at) = self.verifier.queue.iter().position(|r| r.thread == Some(thread)) {
+            let request = self.verifier.queue.remove(at);
+            self.release_request(&request.wanted);
+        }
+    }
+}
