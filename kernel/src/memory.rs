@@ -18,6 +18,8 @@ pub const MAX_REGION: u64 = 65_536;
 pub const MAX_MAP: u64 = 4096;
 /// Frames zeroed between two looks at pending interrupts.
 const FILL_STEP: u32 = 8;
+/// Frames of a dead Region freed in one step.
+const REAP_STEP: u32 = 32;
 const INLINE: u32 = 8;
 
 /// Frames that a Region of this many pages costs: its own, and those that list them.
@@ -397,7 +399,7 @@ impl Kernel {
     /// Frees some frames of a dead Region; true when one was finished.
     pub(crate) fn reap_region_step(&mut self, m: &mut impl Machine) -> bool {
         let Some(&id) = self.dead_regions.last() else { return false };
-        for _ in 0..FILL_STEP * 4 {
+        for _ in 0..REAP_STEP {
             let Some(r) = self.regions.get_mut(id) else {
                 self.dead_regions.pop();
                 return true;

@@ -263,10 +263,19 @@ pub fn protect(m: &mut impl Machine, root: Frame, address: u64) {
     }
 }
 
+/// A frame that a [`teardown_step`] found to free.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Freed {
+    /// Which one.
+    pub frame: Frame,
+    /// It was a table, which was looked through to its end.
+    pub table: bool,
+}
+
 /// Takes an address space apart from the lowest address up: detaches the next table or owned frame at or above `at`
 /// and names it; `None`: nothing is left below the roots. Below `at`, which it moves on, nothing is mapped any more.
 /// Costs at most a scan of each of four tables. The roots must not be in use by any CPU.
-pub fn teardown_step(m: &mut impl Machine, root: Frame, at: &mut u64) -> Option<Frame> {
+pub fn teardown_step(m: &mut impl Machine, root: Frame, at: &mut u64) -> Option<Freed> {
     let (mut table, mut above, mut link) = (root, root, 0);
     for level in [3u32, 2, 1] {
         let limit = if level == 3 { 256 } else { 512 };
@@ -297,25 +306,20 @@ fn next_present(m: &mut impl Machine, table: Frame, first: usize, limit: usize) 
 }
 
 /// Removes a table from the entry that leads to it.
-fn detach(m: &mut impl Machine, above: Frame, link: usize, table: Frame) -> Frame {
+fn detach(m: &mut impl Machine, above: Frame, link: usize, table: Frame) -> Freed {
     m.frame(above)[link & 511] = 0;
-    table
+    Freed { frame: table, table: true }
 }
 
-/// Empties leaves from `at` on, up to and including the first owned one, whose frame it names; `at` moves on to it.
-fn free_leaf(m: &mut impl Machine, table: Frame, at: &mut u64) -> Option<Frame> {
+/// Removes the first owned page from `at` on, to which `at` moves. Pages of Regions stay shown: the table's own end
+/// is theirs.
+fn free_leaf(m: &mut impl Machine, table: Frame, at: &mut u64) -> Option<Freed> {
     let first = index(*at, 0);
     let entries = m.frame(table).get_mut(first..).unwrap_or_default();
-    for (i, e) in entries.iter_mut().enumerate() {
-        let old = core::mem::take(e);
-        if old & OWNED != 0
-            && let Some(f) = frame_of(old)
-        {
-            *at = start_of(*at, 0, first + i);
-            return Some(f);
-        }
-    }
-    None
+    let i = entries.iter().position(|e| e & OWNED != 0)?;
+    let frame = frame_of(core::mem::take(&mut entries[i]))?;
+    *at = start_of(*at, 0, first + i);
+    Some(Freed { frame, table: false })
 }
 
 #[cfg(test)]
@@ -355,7 +359,7 @@ mod tests {
         let mut freed = std::vec::Vec::new();
         let mut at = 0;
         while let Some(f) = teardown_step(&mut m, roots.kernel, &mut at) {
-            freed.push(f.0);
+            freed.push(f.frame.0);
         }
         freed.sort_unstable();
         assert_eq!(freed, [2, 3, 4, 5, 50]);

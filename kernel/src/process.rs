@@ -10,21 +10,19 @@ use crate::objects::*;
 use crate::paging;
 
 /// Threads freed in one teardown step.
-const THREAD_STEP: u32 = 4;
+const THREAD_STEP: u32 = 2;
 /// Endpoints and notifications looked at in one teardown step.
-const ENDPOINT_STEP: u32 = 32;
+const ENDPOINT_STEP: u32 = 8;
 /// Waiting threads woken in one teardown step.
-const WAKE_STEP: u32 = 8;
+const WAKE_STEP: u32 = 4;
 /// Slots of a CSpace emptied in one teardown step.
 const SLOT_STEP: usize = 8;
 /// Mappings forgotten in one teardown step.
 const MAPPING_STEP: u32 = 8;
-/// Pages of a process's private frames and tables freed in one step.
-const FREE_STEP: u32 = 8;
+/// Private frames freed in one step; or one table, which was looked through.
+const FREE_STEP: u32 = 4;
 /// Pools looked at in one step.
-const POOL_STEP: u32 = 32;
-/// Teardown steps that every kernel entry contributes while something is being reaped.
-const STEPS_PER_ENTRY: u32 = 2;
+const POOL_STEP: u32 = 16;
 
 impl Kernel {
     /// The commit of a process's end: from here on no capability reaches it but for its status, and none
@@ -72,12 +70,11 @@ impl Kernel {
         }
     }
 
-    /// Contributes a few steps to whatever is being reaped.
+    /// Contributes a step to whatever is being reaped. The entry may be that of a thread of the highest priority, which
+    /// has to wait for it: one step is all it pays.
     pub(crate) fn reap_some(&mut self, m: &mut impl Machine) {
-        for _ in 0..STEPS_PER_ENTRY {
-            if self.nothing_to_reap() || m.interrupt_pending() || !self.reap_step(m) {
-                break;
-            }
+        if !self.nothing_to_reap() && !m.interrupt_pending() {
+            self.reap_step(m);
         }
         if self.nothing_to_reap() {
             self.attention -= Attention::REAP;
@@ -230,7 +227,10 @@ impl Kernel {
                 }
                 return;
             };
-            self.put_frame(pool, f);
+            self.put_frame(pool, f.frame);
+            if f.table {
+                break;
+            }
         }
         if let Some(p) = self.processes.get_mut(id) {
             p.end.address = at;

@@ -203,7 +203,7 @@ impl Machine for Hardware {
 
     fn leave_root(&mut self, root: Frame) {
         if loaded_root() == root.address() {
-            // SAFETY: the kernel's own root maps the whole kernel; all threads of the other one are gone.
+            // SAFETY: the kernel's own root maps the whole kernel; no thread of the other one runs any more.
             unsafe {
                 regs::set_cr3(self.boot_root);
                 (*percpu::this()).disown(self.boot_root);
