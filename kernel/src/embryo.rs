@@ -12,7 +12,7 @@ use sila_abi::{Error, ObjectType};
 use crate::cap::Cap;
 use crate::endow::{Grant, Plan};
 use crate::kernel::{Fail, Kernel, reference};
-use crate::machine::{FRAME_SIZE, Frame, Machine};
+use crate::machine::{FRAME_SIZE, FRAME_WORDS, Frame, Machine};
 use crate::objects::*;
 use crate::paging::{self, Access, Roots, UserRange};
 use crate::thread::Start;
@@ -314,12 +314,14 @@ fn identity(manifest: &Manifest, manifest_digest: Digest) -> Identity {
 }
 
 /// Zeroes what lies behind the first `keep` bytes of a frame.
-fn clear_tail(words: &mut [u64; 512], keep: usize) {
-    let whole = keep / 8;
-    for (i, w) in words.iter_mut().enumerate().skip(whole) {
-        let bits = if i == whole { (keep % 8) * 8 } else { 0 };
-        *w &= (1u64 << bits) - 1;
+fn clear_tail(words: &mut [u64; FRAME_WORDS], keep: usize) {
+    let mut tail = words.iter_mut().skip(keep / 8);
+    if !keep.is_multiple_of(8)
+        && let Some(word) = tail.next()
+    {
+        *word &= (1u64 << (keep % 8 * 8)) - 1;
     }
+    tail.for_each(|word| *word = 0);
 }
 
 #[cfg(test)]

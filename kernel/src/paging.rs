@@ -263,35 +263,38 @@ pub fn protect(m: &mut impl Machine, root: Frame, address: u64) {
     }
 }
 
-/// A frame that a [`teardown_step`] found to free.
+/// What a [`teardown_step`] came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Freed {
-    /// Which one.
-    pub frame: Frame,
-    /// It was a table, which was looked through to its end.
-    pub table: bool,
+pub enum Freed {
+    /// This page was the address space's own; it is shown no more.
+    Page(Frame),
+    /// This table, of which nothing was left.
+    Table(Frame),
+    /// The next page or table is further on.
+    Moved,
+    /// Nothing is left below the roots.
+    Nothing,
 }
 
-/// Takes an address space apart from the lowest address up: detaches the next table or owned frame at or above `at`
-/// and names it; `None`: nothing is left below the roots. Below `at`, which it moves on, nothing is mapped any more.
-/// Costs at most a scan of each of four tables. The roots must not be in use by any CPU.
-pub fn teardown_step(m: &mut impl Machine, root: Frame, at: &mut u64) -> Option<Freed> {
+/// Takes an address space apart from the lowest address up: detaches the next table or owned page at or above `at`.
+/// Below `at`, which it moves on, nothing is mapped any more. Costs at most a scan of one table. The roots must not be in
+/// use by any CPU.
+pub fn teardown_step(m: &mut impl Machine, root: Frame, at: &mut u64) -> Freed {
     let (mut table, mut above, mut link) = (root, root, 0);
     for level in [3u32, 2, 1] {
         let limit = if level == 3 { 256 } else { 512 };
         let first = index(*at, level);
         match next_present(m, table, first, limit) {
-            Some((i, child)) => {
-                if i != first {
-                    *at = start_of(*at, level, i);
-                }
-                (table, above, link) = (child, table, i);
+            Some((i, child)) if i == first => (table, above, link) = (child, table, i),
+            Some((i, _)) => {
+                *at = start_of(*at, level, i);
+                return Freed::Moved;
             }
-            None if level == 3 => return None,
-            None => return Some(detach(m, above, link, table)),
+            None if level == 3 => return Freed::Nothing,
+            None => return detach(m, above, link, table),
         }
     }
-    Some(free_leaf(m, table, at).unwrap_or_else(|| detach(m, above, link, table)))
+    free_leaf(m, table, at).unwrap_or_else(|| detach(m, above, link, table))
 }
 
 /// The address at which entry `i` of a table of this level begins, the tables above being those of `at`.
@@ -308,7 +311,7 @@ fn next_present(m: &mut impl Machine, table: Frame, first: usize, limit: usize) 
 /// Removes a table from the entry that leads to it.
 fn detach(m: &mut impl Machine, above: Frame, link: usize, table: Frame) -> Freed {
     m.frame(above)[link & 511] = 0;
-    Freed { frame: table, table: true }
+    Freed::Table(table)
 }
 
 /// Removes the first owned page from `at` on, to which `at` moves. Pages of Regions stay shown: the table's own end
@@ -319,7 +322,7 @@ fn free_leaf(m: &mut impl Machine, table: Frame, at: &mut u64) -> Option<Freed> 
     let i = entries.iter().position(|e| e & OWNED != 0)?;
     let frame = frame_of(core::mem::take(&mut entries[i]))?;
     *at = start_of(*at, 0, first + i);
-    Some(Freed { frame, table: false })
+    Some(Freed::Page(frame))
 }
 
 #[cfg(test)]
@@ -358,8 +361,12 @@ mod tests {
         assert_eq!(tables_needed(&mut m, roots.kernel, range), Err(Error::AlreadyMapped));
         let mut freed = std::vec::Vec::new();
         let mut at = 0;
-        while let Some(f) = teardown_step(&mut m, roots.kernel, &mut at) {
-            freed.push(f.frame.0);
+        loop {
+            match teardown_step(&mut m, roots.kernel, &mut at) {
+                Freed::Page(f) | Freed::Table(f) => freed.push(f.0),
+                Freed::Moved => {}
+                Freed::Nothing => break,
+            }
         }
         freed.sort_unstable();
         assert_eq!(freed, [2, 3, 4, 5, 50]);

@@ -7,7 +7,7 @@ use crate::kernel::{Attention, Kernel};
 use crate::machine::Machine;
 use crate::memory::Progress;
 use crate::objects::*;
-use crate::paging;
+use crate::paging::{self, Freed};
 
 /// Threads freed in one teardown step.
 const THREAD_STEP: u32 = 2;
@@ -19,7 +19,7 @@ const WAKE_STEP: u32 = 4;
 const SLOT_STEP: usize = 8;
 /// Mappings forgotten in one teardown step.
 const MAPPING_STEP: u32 = 8;
-/// Private frames freed in one step; or one table, which was looked through.
+/// Private pages freed in one step, or one table, or none if the next is far.
 const FREE_STEP: u32 = 4;
 /// Pools looked at in one step.
 const POOL_STEP: u32 = 16;
@@ -217,19 +217,23 @@ impl Kernel {
             return;
         };
         for _ in 0..FREE_STEP {
-            let Some(f) = paging::teardown_step(m, roots.kernel, &mut at) else {
-                if roots.user != roots.kernel {
-                    self.put_frame(pool, roots.user);
+            match paging::teardown_step(m, roots.kernel, &mut at) {
+                Freed::Page(f) => self.put_frame(pool, f),
+                Freed::Table(f) => {
+                    self.put_frame(pool, f);
+                    break;
                 }
-                self.put_frame(pool, roots.kernel);
-                if let Some(p) = self.processes.get_mut(id) {
-                    p.roots = None;
+                Freed::Moved => break,
+                Freed::Nothing => {
+                    if roots.user != roots.kernel {
+                        self.put_frame(pool, roots.user);
+                    }
+                    self.put_frame(pool, roots.kernel);
+                    if let Some(p) = self.processes.get_mut(id) {
+                        p.roots = None;
+                    }
+                    break;
                 }
-                return;
-            };
-            self.put_frame(pool, f.frame);
-            if f.table {
-                break;
             }
         }
         if let Some(p) = self.processes.get_mut(id) {
