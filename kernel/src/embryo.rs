@@ -20,7 +20,7 @@ use crate::thread::Start;
 /// The most private pages (data, bss and stack: 16 MiB) of a new process.
 pub const MAX_PRIVATE: u64 = 4096;
 /// Private pages made in one step.
-const OWNED_STEP: u64 = 8;
+const OWNED_STEP: u64 = 4;
 /// Pages of the image mapped in one step.
 const MAPPED_STEP: u64 = 32;
 

@@ -240,10 +240,17 @@ impl Kernel {
             self.refund(pool, tables, 0);
             return Err(Error::OutOfFrames);
         }
-        for (i, address) in range.addresses().enumerate() {
-            let Some(frame) = source(self, m, i as u64) else { continue };
+        let mut pages = 0..;
+        for part in range.parts() {
             let frames = &mut self.frames;
-            paging::map(m, roots, address, frame, access, false, &mut || frames.take());
+            let Some(table) = paging::make_tables(m, roots, part.start(), &mut || frames.take()) else {
+                break;
+            };
+            for (address, i) in part.addresses().zip(&mut pages) {
+                if let Some(frame) = source(self, m, i) {
+                    paging::show(m, table, address, frame, access, false);
+                }
+            }
         }
         Ok(())
     }
@@ -266,11 +273,16 @@ impl Kernel {
             self.refund(pool, frames, 0);
             return Err(Error::OutOfFrames);
         }
-        for address in range.addresses() {
-            let Some(frame) = self.frames.take() else { continue };
-            m.zero_frame(frame);
-            let table = &mut self.frames;
-            paging::map(m, roots, address, frame, Access::ReadWrite, true, &mut || table.take());
+        for part in range.parts() {
+            let frames = &mut self.frames;
+            let Some(table) = paging::make_tables(m, roots, part.start(), &mut || frames.take()) else {
+                break;
+            };
+            for address in part.addresses() {
+                let Some(frame) = self.frames.take() else { continue };
+                m.zero_frame(frame);
+                paging::show(m, table, address, frame, Access::ReadWrite, true);
+            }
         }
         Ok(())
     }
@@ -283,11 +295,7 @@ impl Kernel {
         if let Some(root) = self.processes.get(process).and_then(|p| p.roots).map(|r| r.kernel) {
             match table {
                 Some(table) => paging::clear_table(m.frame(table), range),
-                None => {
-                    for address in range.addresses() {
-                        paging::unmap(m, root, address);
-                    }
-                }
+                None => paging::unmap(m, root, range),
             }
             let epoch = self.flush(m, root, range);
             self.quarantine_region(region, epoch);
@@ -365,9 +373,7 @@ impl Kernel {
         map.writable = false;
         let (process, range, region) = (map.process, map.range, map.region);
         if let Some(root) = self.processes.get(process).and_then(|p| p.roots).map(|r| r.kernel) {
-            for address in range.addresses() {
-                paging::protect(m, root, address);
-            }
+            paging::protect(m, root, range);
             let epoch = self.flush(m, root, range);
             self.quarantine_region(region, epoch);
         }

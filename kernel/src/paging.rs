@@ -95,6 +95,23 @@ impl UserRange {
     pub const fn pages(self) -> u64 {
         self.pages
     }
+    /// The parts of the range that stand in one last-level table each.
+    pub fn parts(self) -> impl Iterator<Item = UserRange> {
+        let mut left = self;
+        core::iter::from_fn(move || {
+            let pages = left.pages.min(FRAME_WORDS as u64 - index(left.start, 0) as u64);
+            let part = UserRange { start: left.start, pages };
+            left = UserRange { start: left.start + pages * FRAME_SIZE as u64, pages: left.pages - pages };
+            (pages > 0).then_some(part)
+        })
+    }
+
+    /// The entries of a range that stands in one last-level table.
+    fn entries(self, table: &[u64; FRAME_WORDS]) -> &[u64] {
+        let first = index(self.start, 0);
+        table.get(first..first + self.pages as usize).unwrap_or_default()
+    }
+
     /// The address of each page.
     pub fn addresses(self) -> impl Iterator<Item = u64> {
         (0..self.pages).map(move |i| self.start + i * FRAME_SIZE as u64)
@@ -196,44 +213,43 @@ pub fn entry(m: &mut impl Machine, root: Frame, address: u64) -> u64 {
 pub fn tables_needed(m: &mut impl Machine, root: Frame, range: UserRange) -> Result<u64, Error> {
     let mut missing = 0;
     let mut last = [u64::MAX; 3];
-    for address in range.addresses() {
-        if entry(m, root, address) != 0 {
-            return Err(Error::AlreadyMapped);
-        }
+    for part in range.parts() {
         let mut table = Some(root);
         for (i, level) in [3u32, 2, 1].into_iter().enumerate() {
             table = match table {
-                Some(t) => frame_of(m.frame(t)[index(address, level)]),
+                Some(t) => frame_of(m.frame(t)[index(part.start, level)]),
                 None => None,
             };
-            let span = address >> (12 + 9 * level);
+            let span = part.start >> (12 + 9 * level);
             if table.is_none() && last[i] != span {
                 last[i] = span;
                 missing += 1;
             }
         }
+        if let Some(t) = table
+            && find(part.entries(m.frame(t)), u64::MAX).is_some()
+        {
+            return Err(Error::AlreadyMapped);
+        }
     }
     Ok(missing)
 }
 
-/// Maps one page; `tables` yields zeroed frames for missing tables. False if it ran dry, which a caller
-/// that counted with [`tables_needed`] never sees.
-pub fn map(
+/// The last-level table that covers an address; `tables` yields zeroed frames for missing ones. None if it ran dry,
+/// which a caller that counted with [`tables_needed`] never sees.
+pub fn make_tables(
     m: &mut impl Machine,
     roots: Roots,
     address: u64,
-    frame: Frame,
-    access: Access,
-    owned: bool,
     tables: &mut impl FnMut() -> Option<Frame>,
-) -> bool {
+) -> Option<Frame> {
     let mut table = roots.kernel;
     for level in [3, 2, 1] {
         let at = index(address, level);
         table = match frame_of(m.frame(table)[at]) {
             Some(t) => t,
             None => {
-                let Some(fresh) = tables() else { return false };
+                let fresh = tables()?;
                 m.zero_frame(fresh);
                 let link = fresh.address() | PRESENT | WRITABLE | USER;
                 m.frame(table)[at] = link;
@@ -244,22 +260,38 @@ pub fn map(
             }
         };
     }
-    m.frame(table)[index(address, 0)] = frame.address() | access.bits() | if owned { OWNED } else { 0 };
-    true
+    Some(table)
 }
 
-/// Removes one page and returns its entry. The caller flushes.
-pub fn unmap(m: &mut impl Machine, root: Frame, address: u64) -> u64 {
-    match leaf_table(m, root, address) {
-        Some(t) => core::mem::take(&mut m.frame(t)[index(address, 0)]),
-        None => 0,
+/// Shows a frame at an address that a last-level table covers.
+#[inline]
+pub fn show(m: &mut impl Machine, table: Frame, address: u64, frame: Frame, access: Access, owned: bool) {
+    m.frame(table)[index(address, 0)] = frame.address() | access.bits() | if owned { OWNED } else { 0 };
+}
+
+/// The first entry that has a bit of this mask, looked for eight at a time.
+fn find(entries: &[u64], mask: u64) -> Option<usize> {
+    let marked = |part: &&[u64]| part.iter().fold(0, |all, e| all | e) & mask != 0;
+    let (at, part) = entries.chunks(8).enumerate().find(|(_, part)| marked(part))?;
+    part.iter().position(|e| e & mask != 0).map(|i| at * 8 + i)
+}
+
+/// Removes the pages of a range. The caller flushes.
+pub fn unmap(m: &mut impl Machine, root: Frame, range: UserRange) {
+    for part in range.parts() {
+        if let Some(table) = leaf_table(m, root, part.start) {
+            clear_table(m.frame(table), part);
+        }
     }
 }
 
-/// Makes one page read-only. The caller flushes.
-pub fn protect(m: &mut impl Machine, root: Frame, address: u64) {
-    if let Some(t) = leaf_table(m, root, address) {
-        m.frame(t)[index(address, 0)] &= !WRITABLE;
+/// Makes the pages of a range read-only. The caller flushes.
+pub fn protect(m: &mut impl Machine, root: Frame, range: UserRange) {
+    for part in range.parts() {
+        if let Some(table) = leaf_table(m, root, part.start) {
+            let entries = m.frame(table).get_mut(index(part.start, 0)..).unwrap_or_default();
+            entries.iter_mut().take(part.pages as usize).for_each(|e| *e &= !WRITABLE);
+        }
     }
 }
 
@@ -305,7 +337,8 @@ const fn start_of(at: u64, level: u32, i: usize) -> u64 {
 
 fn next_present(m: &mut impl Machine, table: Frame, first: usize, limit: usize) -> Option<(usize, Frame)> {
     let entries = m.frame(table).get(first..limit).unwrap_or_default();
-    entries.iter().enumerate().find_map(|(i, e)| frame_of(*e).map(|f| (first + i, f)))
+    let i = find(entries, PRESENT)?;
+    frame_of(entries[i]).map(|f| (first + i, f))
 }
 
 /// Removes a table from the entry that leads to it.
@@ -319,7 +352,7 @@ fn detach(m: &mut impl Machine, above: Frame, link: usize, table: Frame) -> Free
 fn free_leaf(m: &mut impl Machine, table: Frame, at: &mut u64) -> Option<Freed> {
     let first = index(*at, 0);
     let entries = m.frame(table).get_mut(first..).unwrap_or_default();
-    let i = entries.iter().position(|e| e & OWNED != 0)?;
+    let i = find(entries, OWNED)?;
     let frame = frame_of(core::mem::take(&mut entries[i]))?;
     *at = start_of(*at, 0, first + i);
     Some(Freed::Page(frame))
@@ -329,6 +362,17 @@ fn free_leaf(m: &mut impl Machine, table: Frame, at: &mut u64) -> Option<Freed> 
 mod tests {
     use super::*;
     use crate::sim::SimMachine;
+
+    fn map(
+        m: &mut SimMachine,
+        roots: Roots,
+        address: u64,
+        (frame, access, owned): (Frame, Access, bool),
+        tables: &mut impl FnMut() -> Option<Frame>,
+    ) -> bool {
+        let table = make_tables(m, roots, address, tables);
+        table.inspect(|table| show(m, *table, address, frame, access, owned)).is_some()
+    }
 
     #[test]
     fn user_ranges_are_aligned_bounded_and_never_wrap() {
@@ -351,7 +395,7 @@ mod tests {
         let mut next = 1;
         let mut used = 0;
         for a in range.addresses() {
-            assert!(map(&mut m, roots, a, Frame(50), Access::ReadWrite, a == 0x20_0000, &mut || {
+            assert!(map(&mut m, roots, a, (Frame(50), Access::ReadWrite, a == 0x20_0000), &mut || {
                 used += 1;
                 next += 1;
                 Some(Frame(next))
@@ -394,7 +438,7 @@ mod tests {
         let roots = Roots { kernel: Frame(0), user: Frame(1) };
         init_roots(&mut m, roots);
         let mut next = 1;
-        assert!(map(&mut m, roots, 0x40_0000, Frame(50), Access::Read, false, &mut || {
+        assert!(map(&mut m, roots, 0x40_0000, (Frame(50), Access::Read, false), &mut || {
             next += 1;
             Some(Frame(next))
         }));

@@ -185,7 +185,9 @@ impl Kernel {
         let Some((process, message)) = self.threads.get(id).map(|t| (t.process, t.message)) else { return };
         let root = self.processes.get(process).and_then(|p| p.roots).map(|r| r.kernel);
         if let (Some((_, address)), Some(root)) = (message, root) {
-            paging::unmap(m, root, address);
+            if let Ok(page) = UserRange::new(address, 1) {
+                paging::unmap(m, root, page);
+            }
             m.flush_page(root, address);
         }
         self.end_thread(m, id);
