@@ -32,7 +32,7 @@ const FIGURES: [(&str, Option<u64>, u64); 23] = [
 ];
 
 /// By how many percent a traced round may differ from what was measured.
-const DIFFERENCE: u64 = 2;
+const DIFFERENCE: u64 = 3;
 
 /// One row, in instructions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
