@@ -3,16 +3,19 @@
 //! A shut endpoint has no receiver, so that receiving pays nothing for gates: who is refused looks whether it is
 //! `from` whose gate is shut, or a stranger.
 
-use sila_abi::handover::{Cause, MAX_SERVICES};
-use sila_abi::{Error, ObjectType, Rights};
+use sila_abi::handover::{Cause, MAX_DEPOSITS, MAX_SERVICES};
+use sila_abi::{Error, ObjectType, Rights, Slot};
 
-use super::{Handover, HandoverId, Service, State};
+use super::{HandoverId, Service, State, place};
 use crate::invoke::{Flow, Invocation};
 use crate::ipc::Source;
-use crate::kernel::{Fail, Kernel};
+use crate::kernel::{Fail, Kernel, id_of};
 use crate::machine::Machine;
 use crate::objects::*;
 use crate::queue::Alarm;
+
+/// Which threads wait, by their slot.
+pub(super) type Callers = [bool; Thread::SLOTS as usize];
 
 impl Kernel {
     pub(super) fn handover_close(&mut self, c: &Invocation, id: HandoverId) -> Result<Flow, Fail> {
@@ -170,26 +173,56 @@ impl Kernel {
 
     /// Calls that services of a Handover received and nobody has answered, but for those whose Reply is deposited.
     pub(super) fn unanswered(&self, id: HandoverId, which: impl Fn(u8) -> bool) -> u64 {
-        self.unanswered_callers(id, which).count() as u64
+        self.unanswered_callers(id, which).into_iter().filter(|waits| *waits).count() as u64
     }
 
-    /// The threads whose calls those are. Replies never leave the CSpace of a process that serves but to be deposited.
-    pub(super) fn unanswered_callers(
-        &self,
-        id: HandoverId,
-        which: impl Fn(u8) -> bool,
-    ) -> impl Iterator<Item = ThreadId> {
-        let served = move |process: &ProcessId| {
-            let takes_part = |h: &Handover| h.services().any(|(_, s)| s.from == *process || s.to == *process);
-            self.handovers.get(id).is_some_and(takes_part)
+    /// The slots of the threads whose calls those are, wherever the Replies lie. Each is found at its caller, who waits
+    /// and called by a capability of its own; and, should that be gone, at its Reply if a participant holds it.
+    pub(super) fn unanswered_callers(&self, id: HandoverId, which: impl Fn(u8) -> bool) -> Callers {
+        let covered = |endpoint| {
+            let e: &Endpoint = self.endpoints.get(endpoint)?;
+            e.covered.filter(|(of, service)| *of == id && which(*service))
         };
+        let mut waiting = [false; Thread::SLOTS as usize];
+        let mut mark = |t: ThreadId, waits| {
+            if let Some(place) = waiting.get_mut(t.index() as usize) {
+                *place = waits;
+            }
+        };
+        for (t, _) in self.threads.iter().filter(|(_, t)| t.state == ThreadState::AwaitingReply) {
+            if self.endpoint_of_call(t).and_then(covered).is_some() {
+                mark(t, true);
+            }
+        }
+        let Some(h) = self.handovers.get(id) else { return waiting };
+        let served = |process: &ProcessId| h.services().any(|(_, s)| s.from == *process || s.to == *process);
         let processes = self.processes.iter().map(|(process, _)| process).filter(served);
-        let slots = processes.flat_map(|p| self.caps.usable_slots(p.index()));
-        slots.filter_map(move |at| {
-            let reply = self.caps.peek_typed(at, ObjectType::Reply)?;
-            let called = self.called_endpoint(reply).and_then(|e| self.endpoints.get(e))?;
-            called.covered.filter(|(of, service)| *of == id && which(*service))?;
-            self.caller_of(reply)
-        })
+        for at in processes.flat_map(|p| self.caps.usable_slots(p.index())) {
+            if let Some(reply) = self.caps.peek_typed(at, ObjectType::Reply)
+                && let Some(caller) = self.caller_of(reply)
+                && self.called_endpoint(reply).and_then(covered).is_some()
+            {
+                mark(caller, true);
+            }
+        }
+        for deposit in 0..MAX_DEPOSITS {
+            if let Some(reply) = self.caps.peek_typed(place(id, deposit), ObjectType::Reply)
+                && let Some(caller) = self.caller_of(reply)
+            {
+                mark(caller, false);
+            }
+        }
+        waiting
+    }
+
+    /// The endpoint that a thread which awaits a reply called, by the capability that it called it with.
+    fn endpoint_of_call(&self, thread: ThreadId) -> Option<EndpointId> {
+        let t = self.threads.get(thread)?;
+        let (holder, slot) = match t.fault {
+            Some(_) => t.fault_endpoint?,
+            None => (t.process, Slot::from_word(t.context.registers.rdi)?),
+        };
+        let cap = self.find(holder, slot).ok()?.cap;
+        (cap.object.kind == ObjectType::Endpoint).then(|| id_of(&cap))
     }
 }

@@ -98,10 +98,7 @@ impl Kernel {
 
     /// Ends the calls that `to` received and has not answered: whatever it still answers comes too late.
     fn fail_unanswered(&mut self, id: HandoverId) {
-        let mut waits = [false; Thread::SLOTS as usize];
-        for caller in self.unanswered_callers(id, |_| true) {
-            waits[caller.index() as usize % waits.len()] = true;
-        }
+        let waits = self.unanswered_callers(id, |_| true);
         for (index, _) in (0u32..).zip(waits).filter(|(_, waits)| *waits) {
             self.wake_error(self.threads.id_at(index), Error::PeerDiedDelivered);
         }

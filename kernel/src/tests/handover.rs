@@ -698,6 +698,70 @@ fn a_reply_kept_across_the_commit_stops_it_and_a_deposited_one_passes() {
 }
 
 #[test]
+fn a_reply_that_an_accomplice_hides_stops_export_and_commit() {
+    let mut r = Rig::new(1);
+    let v1 = r.v1[0];
+    let accomplice = hide(&mut r, v1);
+    r.close();
+    r.w.invoke(r.v1[0], POOL, Op::RegionCreate, &[1, STATE.0.into()]).unwrap();
+    assert_eq!(
+        r.w.invoke(r.v1[0], H, Op::HandoverExport, &[0, 77, STATE.0.into()]),
+        Err(Error::RepliesOutstanding)
+    );
+    assert_eq!(r.commit(), Err(Error::RepliesOutstanding));
+    assert_eq!(detail(&r), 1);
+    let o = r.w.message(accomplice, Call::Reply, Slot(30), Say { label: 4, ..Default::default() });
+    assert_eq!(o.status(), Ok(()));
+    r.commit().unwrap();
+    r.kill(accomplice);
+    r.balance("after a hidden Reply");
+}
+
+/// A client's call, whose Reply the server gives to an accomplice.
+fn hide(r: &mut Rig, server: Actor) -> Actor {
+    r.call(0, 1);
+    r.receive(server, REPLY);
+    let accomplice = r.w.actor(30);
+    r.w.invoke(accomplice, POOL, Op::EndpointCreate, &[0, 0, EP.0.into()]).unwrap();
+    r.w.share(accomplice, EP, server, Slot(60), Rights::SEND | Rights::GRANT, 0);
+    let receive = Receive { reply: Slot(REPLY), base: Slot(30), count: 1 };
+    r.w.message(accomplice, Call::Recv, EP, Say { receive, deadline: FOREVER, ..Default::default() });
+    let caps = [Slot(REPLY), Slot(0), Slot(0), Slot(0)];
+    let say = Say { caps, cap_count: 1, deadline: FOREVER, ..Default::default() };
+    assert_eq!(r.w.message(server, Call::Send, Slot(60), say).status(), Ok(()));
+    accomplice
+}
+
+#[test]
+fn a_call_counts_though_its_caller_let_go_of_the_endpoint() {
+    let mut r = Rig::new(1);
+    r.call(0, 1);
+    r.receive(r.v1[0], REPLY);
+    let client = r.w.k.find(r.clients[0].process, EP).unwrap().id;
+    r.w.k.delete(&mut r.w.m, client);
+    r.close();
+    assert_eq!(r.commit(), Err(Error::RepliesOutstanding));
+    r.reply(r.v1[0], REPLY, 2);
+    r.commit().unwrap();
+    r.balance("after a caller that let go");
+}
+
+#[test]
+fn a_rollback_beats_a_reply_that_an_accomplice_hides() {
+    let mut r = Rig::new(1);
+    r.close();
+    r.commit().unwrap();
+    let v2 = r.v2[0];
+    let accomplice = hide(&mut r, v2);
+    r.manage(Op::HandoverRollback, &[]).unwrap();
+    assert_eq!(r.w.outcome(r.clients[0]).status(), Err(Error::PeerDiedDelivered));
+    let o = r.w.message(accomplice, Call::Reply, Slot(30), Say { label: 4, ..Default::default() });
+    assert_eq!(o.status(), Err(Error::CallerGone));
+    r.kill(accomplice);
+    r.balance("after a hidden Reply and a rollback");
+}
+
+#[test]
 fn a_rollback_beats_a_late_reply_and_leaves_deposited_calls_alone() {
     let mut r = Rig::new(2);
     r.call(0, 1);
