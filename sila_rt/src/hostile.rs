@@ -23,6 +23,13 @@ pub fn syscall(registers: &mut Registers) {
     unsafe { crate::raw::syscall(registers) }
 }
 
+/// Reads what the calling thread's message page holds, from word 6 on.
+pub fn page_words(words: &mut [u64]) {
+    if let Some(page) = crate::page::MessagePage::current() {
+        page.read(words);
+    }
+}
+
 /// Makes system calls one after the other; returns how far the time-stamp counter went from the instruction before
 /// the first one's stub to the one after the last's. Of each call only the outcome is read.
 #[cfg(target_os = "none")]

@@ -11,7 +11,7 @@ use boot::pkg::pack::{Parts, manifest};
 use boot::pkg::sif_build::elf_to_sif;
 use boot::system::{BundleOptions, Image, build, make_bundle, write_image};
 use sila_abi::boot::{Bundle, EntryKind};
-use sila_abi::manifest::{CapRequest, Codec, Manifest, Selector};
+use sila_abi::manifest::{CapRequest, Codec, Manifest, Resources, Selector, ServiceDecl};
 use sila_abi::object::ObjectType;
 use sila_abi::package::{LoadProof, Package};
 use sila_abi::record::{Bounded, Name, Version};
@@ -130,6 +130,7 @@ impl TestData {
         let mut reuse = good.clone();
         reuse.init_deadline_ms += 1;
         all.push(("reuse.proof".into(), proof(&self.sign(&reuse, &keys.publisher)?)?));
+        all.extend(self.puppets(&good, &keys.publisher)?);
         all.extend(self.revocation(keys)?);
         all.extend(self.bad_proofs(keys, &good, &parts)?);
         Ok(all)
@@ -137,6 +138,27 @@ impl TestData {
 
     fn sign(&self, manifest: &Manifest, publisher: &PublisherKey) -> Result<Parts> {
         Parts::sign(manifest, &self.image, &publisher.key)
+    }
+
+    /// Modules that are the probe's image under names of their own, each with the service of that name: of one of them
+    /// two versions.
+    fn puppets(&self, good: &Manifest, publisher: &PublisherKey) -> Result<Vec<(String, Vec<u8>)>> {
+        let all = [
+            ("puppet.proof", "puppet", 1),
+            ("stranger.proof", "stranger", 1),
+            ("rising.old", "rising", 1),
+            ("rising.new", "rising", 2),
+        ];
+        let made = all.into_iter().map(|(entry, module, version)| {
+            let mut manifest = good.clone();
+            manifest.name = name(module)?;
+            manifest.version = Version::new(version, 0, 0);
+            manifest.security_version = version.into();
+            manifest.service = Some(ServiceDecl { name: manifest.name, durable: true });
+            manifest.resources = Resources { frames: 96, object_bytes: 9216, max_priority: 120, threads: 2 };
+            Ok((entry.into(), proof(&self.sign(&manifest, publisher)?)?))
+        });
+        made.collect()
     }
 
     /// A module of a publisher of its own, and records that revoke its key, rightly and wrongly.

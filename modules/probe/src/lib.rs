@@ -3,6 +3,8 @@
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
+pub mod puppet;
+
 use sila_abi::Slot;
 
 /// The endpoint that a probe calls first, and reports to.
@@ -115,6 +117,8 @@ acts! {
     /// Drive the device whose Region and IrqHandler came with the act. Word 0: [`DRIVE_WRITE`], [`DRIVE_EXECUTE`] or
     /// [`DRIVE_AND_DIE`].
     Drive = 31,
+    /// Do what the answers to reports say: see [`puppet`].
+    Puppet = 32,
 }
 
 #[cfg(test)]
@@ -123,10 +127,10 @@ mod tests {
 
     #[test]
     fn act_numbers_round_trip() {
-        for number in 1..=31 {
+        for number in 1..=32 {
             assert_eq!(Act::from_number(number).map(|act| act as u32), Some(number));
         }
         assert_eq!(Act::from_number(0), None);
-        assert_eq!(Act::from_number(32), None);
+        assert_eq!(Act::from_number(33), None);
     }
 }

@@ -88,6 +88,7 @@ fn converse(act: Act, order: &mut Answer) -> u64 {
         }
         Act::Create => create(order),
         Act::Drive => drive(order),
+        Act::Puppet => probe::puppet::perform(),
         _ => WRONG,
     }
 }

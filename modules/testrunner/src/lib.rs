@@ -10,17 +10,23 @@ mod caps;
 mod child;
 mod control;
 mod creating;
+mod durable;
 mod exhaustion;
+mod handover;
 mod hardware;
 mod isolation;
+mod journal;
 mod lab;
 mod loading;
 mod matrix;
 mod memory;
 mod messages;
 mod processes;
+mod puppet;
 mod running;
 mod transfer;
+
+use handover::{deaths, deposits, moving, refusals, states};
 
 pub use child::{Child, End};
 pub use lab::{Failure, Lab, Outcome, report};
@@ -207,6 +213,73 @@ pub const TESTS: &[Test] = tests! {
         absent_and_kept_devices_are_not_granted
         what_the_platform_keeps_is_never_handed_out
         reserved_ports_are_out_of_reach_of_every_range;
+    moving:
+        two_services_move_in_one_commit
+        three_services_move_in_one_commit
+        eight_services_move_in_one_commit
+        callers_queue_at_a_shut_gate_in_order
+        a_shut_gate_ends_a_receive_and_lets_the_answer_out
+        gates_shut_one_by_one
+        a_rollback_returns_receivers_and_states
+        a_rollback_ends_calls_in_hand_and_keeps_those_that_wait
+        a_resumption_makes_the_commit_stale
+        a_version_that_passed_its_service_on_stays_stopped
+        finalising_raises_the_floor_and_a_rollback_does_not
+        watchers_are_told_of_every_change;
+    states:
+        an_open_handover_commits_nothing
+        a_closed_handover_takes_no_service_and_gives_no_deposit
+        a_committed_handover_is_rolled_back_or_finalised_only
+        a_finalised_handover_is_final
+        an_aborted_handover_is_over
+        a_handover_that_was_rolled_back_is_over;
+    refusals:
+        only_a_manager_decides
+        only_the_versions_themselves_export_and_import
+        a_service_exports_once_when_it_is_quiet
+        an_unsealed_state_stops_import_and_commit
+        a_version_without_the_label_is_refused
+        what_does_not_fit_is_not_covered
+        a_ninth_service_is_refused
+        two_handovers_share_no_endpoint_and_no_process
+        a_covered_endpoint_is_bound_by_nobody_else
+        a_reply_that_is_hidden_stops_the_commit
+        a_version_that_does_not_run_takes_nothing_over
+        a_handover_is_made_whole_or_not_at_all;
+    deposits:
+        a_deposited_reply_is_answered_by_the_new_version
+        a_rollback_returns_deposited_replies
+        callers_learn_that_nobody_will_take_their_reply
+        a_session_endpoint_passes_with_its_service
+        a_rollback_returns_a_session_endpoint
+        a_device_has_one_master_at_a_time
+        a_sixty_fifth_deposit_is_refused
+        what_cannot_pass_is_not_deposited;
+    deaths:
+        an_old_version_that_dies_before_its_export_stops_the_commit
+        an_old_version_that_dies_after_its_export_does_not
+        a_new_version_that_dies_before_the_commit_is_replaced
+        a_new_version_that_dies_after_the_commit_is_replaced
+        a_new_version_that_dies_after_the_commit_is_rolled_back
+        a_manager_that_dies_before_the_commit_aborts
+        a_commit_outlives_its_manager_and_is_adopted
+        a_deadline_aborts_what_is_not_committed
+        everything_comes_back_whoever_dies_first;
+    durable:
+        a_durable_endpoint_keeps_who_waits_for_the_next_receiver
+        an_ordinary_endpoint_fails_who_waits
+        a_received_call_ends_with_its_receiver
+        a_caller_without_receiver_ends_at_its_deadline
+        a_caller_that_is_gone_leaves_the_queue
+        a_receiver_is_bound_where_there_is_none;
+    journal:
+        a_journal_gives_back_what_was_appended
+        a_full_journal_refuses_and_keeps_what_it_has
+        a_closed_journal_is_read_only
+        an_append_that_is_too_long_is_refused
+        a_journal_is_charged_and_refunded
+        a_journal_takes_its_region_over
+        a_journal_survives_its_writer;
 };
 
 /// Tests of the harness itself: each must be seen to fail. No plan names them but that of the harness's own tests.
