@@ -144,7 +144,7 @@ impl Tracer {
 
     /// Has everything logged, into a pipe, from the next reading of the time-stamp counter to the one after.
     fn window(&mut self) -> Result<Counts> {
-        if !self.to_reading()? {
+        if !self.reach_reading()? {
             bail!("the guest ended in a round");
         }
         let pipe = self.folder.join(format!("trace{}", self.windows));
@@ -159,7 +159,7 @@ impl Tracer {
         self.tell(&format!("logfile {}", pipe.display()))?;
         self.tell("singlestep on")?;
         self.tell("log exec,nochain")?;
-        self.to_reading()?;
+        self.reach_reading()?;
         self.tell("log none")?;
         self.tell("singlestep off")?;
         // QEMU closes a log when it gets another one.
@@ -168,7 +168,7 @@ impl Tracer {
     }
 
     /// Lets the guest go on to the next reading; false if it has ended.
-    fn to_reading(&mut self) -> Result<bool> {
+    fn reach_reading(&mut self) -> Result<bool> {
         while self.gdb.run_to(&self.marks.readings)? {
             // Another program may have other instructions at these addresses.
             if self.gdb.stands_at(&RDTSC)? {

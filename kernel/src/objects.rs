@@ -453,7 +453,7 @@ pub struct Found {
 }
 
 /// Stands for the name of no module.
-#[expect(clippy::panic, reason = "decided when the kernel is compiled")]
+#[allow(clippy::panic, reason = "decided when the kernel is compiled")]
 const NAMELESS: Name = match Name::new("-") {
     Ok(name) => name,
     Err(_) => panic!("`-` is a name"),

@@ -220,6 +220,7 @@ pub struct Verifier {
     spare: Option<Box<Work>>,
     parked: Option<(Box<Job>, Box<Work>)>,
     /// Room for jobs that are neither active nor parked.
+    #[expect(clippy::vec_box, reason = "a job moves between its places as a pointer")]
     vacant: Vec<Box<Job>>,
     /// Test hook: loads wait before their last step.
     hold: bool,

@@ -203,7 +203,7 @@ type ManifestCase = (ManifestError, fn(&mut Manifest));
 
 #[test]
 fn every_manifest_rule_has_its_own_error() {
-    let cases: [ManifestCase; 27] = [
+    let cases: [ManifestCase; 28] = [
         (ManifestError::BadFormat, |m| m.format = 2),
         (ManifestError::UnknownFlags, |m| m.flags = ManifestFlags::from_bits_retain(1 << 9)),
         (ManifestError::ImageLength, |m| m.image_len = 0),

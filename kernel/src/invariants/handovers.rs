@@ -118,7 +118,7 @@ fn retired(k: &Kernel) -> Result<(), Broken> {
         let retired = live_process(k, t.process).is_some_and(|p| p.retired);
         let held = t.quirks.contains(Quirks::HELD);
         let still = t.state == ThreadState::Inactive;
-        demand((!retired || still) && (!held || (retired && still)), Rule::Retired, id.index(), held.into())?;
+        demand((!retired || still) && (!held || retired), Rule::Retired, id.index(), held.into())?;
     }
     Ok(())
 }

@@ -90,6 +90,7 @@ impl Busy {
 }
 
 type Damage = fn(&mut Busy);
+type RigDamage = fn(&mut Rig);
 
 /// What breaks each rule, and is noticed as that and not as something else.
 const DAMAGES: &[(Rule, Damage)] = &[
@@ -214,7 +215,7 @@ fn the_handover(rig: &mut Rig) -> &mut Handover {
 }
 
 /// As [`DAMAGES`], to a Handover and a Journal.
-const HANDED: &[(Rule, fn(&mut Rig))] = &[
+const HANDED: &[(Rule, RigDamage)] = &[
     (Rule::Handover, |rig| the_handover(rig).managers += 1),
     (Rule::Deposit, |rig| the_handover(rig).deposits[0] = u8::MAX),
     (Rule::Gate, |rig| {

@@ -173,7 +173,7 @@ impl Kernel {
                 self.keyring.revoke(revocation)?;
                 Ok(true)
             }
-            (_, Some(Err(why))) => Err(chain_fail(why.clone())),
+            (_, Some(Err(why))) => Err(chain_fail(*why)),
             _ => Err(Error::RecordMalformed.into()),
         }
     }
