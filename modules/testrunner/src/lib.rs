@@ -11,6 +11,7 @@ mod child;
 mod control;
 mod creating;
 mod exhaustion;
+mod failing;
 mod hardware;
 mod isolation;
 mod lab;
@@ -207,6 +208,28 @@ pub const TESTS: &[Test] = tests! {
         absent_and_kept_devices_are_not_granted
         what_the_platform_keeps_is_never_handed_out
         reserved_ports_are_out_of_reach_of_every_range;
+    failing:
+        no_memory_for_a_copy_changes_nothing
+        no_memory_for_a_mint_changes_nothing
+        no_memory_for_a_move_changes_nothing
+        no_memory_for_a_pool_changes_nothing
+        no_memory_for_a_small_region_changes_nothing
+        no_memory_for_a_large_region_changes_nothing
+        no_memory_for_an_endpoint_changes_nothing
+        no_memory_for_a_notification_changes_nothing
+        no_memory_for_a_mapping_changes_nothing
+        no_memory_for_a_thread_changes_nothing
+        no_memory_for_a_process_changes_nothing
+        no_memory_for_a_handover_changes_nothing
+        no_memory_for_finding_a_handover_changes_nothing
+        no_memory_for_adopting_a_process_changes_nothing
+        no_memory_for_a_journal_changes_nothing
+        no_memory_for_a_recharge_changes_nothing
+        no_memory_for_a_watcher_changes_nothing
+        no_memory_for_received_capabilities_changes_nothing
+        no_memory_for_a_reply_slot_changes_nothing
+        alarms_signals_and_status_need_no_memory
+        no_memory_for_a_revocation_changes_nothing;
 };
 
 /// Tests of the harness itself: each must be seen to fail. No plan names them but that of the harness's own tests.
