@@ -82,6 +82,7 @@ impl Kernel {
                 self.hold_verification(c.args[0] == 1);
                 Ok(Flow::words(&[]))
             }
+            Op::TestFailAllocation => self.fail_allocation(c),
             _ => self.introspect(m, op, c),
         }
     }

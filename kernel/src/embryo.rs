@@ -150,9 +150,7 @@ impl Kernel {
 
     /// The record, the own Pool and empty page tables.
     fn new_process(&mut self, m: &mut impl Machine, r: &Recipe<'_>) -> Result<ProcessId, Error> {
-        if !self.processes.has_room() {
-            return Err(Error::ArenaFull);
-        }
+        self.room(self.processes.has_room())?;
         self.charge(r.payer, 0, cost::<Process>())?;
         let pool = match self.split_pool(r.payer, r.quota.0, r.quota.1) {
             Ok(pool) => pool,

@@ -112,6 +112,9 @@ impl Kernel {
         if self.frames.quarantined() == 0 {
             self.attention -= Attention::QUARANTINE;
         }
+        if self.attention.contains(Attention::FAILING) {
+            self.settle_failing();
+        }
         self.reap_some(m);
     }
 
@@ -151,14 +154,17 @@ impl Kernel {
         if building && !again {
             self.drop_building(id);
         }
+        self.count_allocations(id);
         let result = self.dispatch(m, id, tag);
         self.conclude_call(m, id, result);
+        self.stop_counting();
     }
 
     #[inline(always)]
     fn conclude_call(&mut self, m: &mut impl Machine, id: ThreadId, result: Result<Flow, Fail>) {
         if self.attention.contains(Attention::GROWN) {
-            if result.is_err() { self.shrink_grown() } else { self.keep_grown() }
+            // A call that runs again makes its CSpace grow again.
+            if matches!(result, Err(_) | Ok(Flow::Restart)) { self.shrink_grown() } else { self.keep_grown() }
         }
         self.finish(m, id, result);
     }
@@ -235,6 +241,6 @@ impl Kernel {
             return false;
         }
         while !m.interrupt_pending() && self.reap_step(m) {}
-        true
+        !self.was_made_to_fail()
     }
 }

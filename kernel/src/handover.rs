@@ -231,9 +231,7 @@ impl Kernel {
         if deadline <= m.now() {
             return Err(Error::Timeout.into());
         }
-        if !self.handovers.has_room() {
-            return Err(Error::ArenaFull.into());
-        }
+        self.room(self.handovers.has_room())?;
         self.charge(pool, 0, cost::<Handover>())?;
         let number = self.next_handover;
         self.next_handover += 1;

@@ -255,6 +255,7 @@ impl Kernel {
             | Op::TestAccounting
             | Op::TestAudit
             | Op::TestPhysical
+            | Op::TestFailAllocation
             | Op::TestInvariants => self.system_operation(m, op, c),
             Op::HandoverCreate
             | Op::HandoverAdd

@@ -340,11 +340,27 @@ impl Kernel {
         want: Receive,
         reply_at: Option<CapId>,
     ) -> Result<CapPlan, Error> {
-        let count = tag.caps();
-        let mut plan = CapPlan::default();
-        if count == 0 {
-            return Ok(plan);
+        if tag.caps() == 0 {
+            return Ok(CapPlan::default());
         }
+        let before = self.grown;
+        let plan = self.plan_some_caps(from, to, tag.caps(), slots, want, reply_at);
+        if plan.is_err() {
+            self.shrink_to(before);
+        }
+        plan
+    }
+
+    fn plan_some_caps(
+        &mut self,
+        from: ProcessId,
+        to: ProcessId,
+        count: usize,
+        slots: u64,
+        want: Receive,
+        reply_at: Option<CapId>,
+    ) -> Result<CapPlan, Error> {
+        let mut plan = CapPlan::default();
         if count > want.count as usize {
             return Err(Error::TransferFailed);
         }
@@ -524,9 +540,7 @@ impl Kernel {
         durable: bool,
         ceiling: u8,
     ) -> Result<EndpointId, Error> {
-        if !self.endpoints.has_room() {
-            return Err(Error::ArenaFull);
-        }
+        self.room(self.endpoints.has_room())?;
         self.charge(pool, 0, cost::<Endpoint>())?;
         let e = Endpoint {
             pool,

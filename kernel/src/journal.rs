@@ -120,9 +120,7 @@ impl Kernel {
             return Err(Error::Sealed.into());
         }
         let pages = u64::from(r.pages);
-        if !self.journals.has_room() {
-            return Err(Error::ArenaFull.into());
-        }
+        self.room(self.journals.has_room())?;
         self.charge(pool, 0, cost::<Journal>())?;
         if let Err(e) = self.recharge_region(region, pool) {
             self.refund(pool, 0, cost::<Journal>());

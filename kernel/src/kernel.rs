@@ -7,6 +7,7 @@ use sila_abi::{Error, ObjectType, Rights, Slot};
 use crate::arena::{Arena, Id};
 use crate::cap::{CSPACE, Cap, CapId, CapTable, MAX_CHUNKS, ObjRef};
 use crate::device_table::DeviceTable;
+use crate::failing::Failing;
 use crate::frames::FrameTable;
 use crate::handover::Handover;
 use crate::interrupts::Interrupts;
@@ -114,6 +115,8 @@ bitflags::bitflags! {
         const DOOMED = 1 << 3;
         /// A CSpace grew during this system call.
         const GROWN = 1 << 4;
+        /// A test wants an allocation to fail.
+        const FAILING = 1 << 5;
     }
 }
 
@@ -128,6 +131,8 @@ pub const IRQ_LINES: usize = 24;
 /// Chunks that one system call can make CSpaces grow by: a receiver's capability slots (two chunks at
 /// most) and Reply, and a destination slot.
 const GROWN: usize = 4;
+/// Those chunks, by a slot of each.
+pub(crate) type Grown = [Option<CapId>; GROWN];
 
 /// Pools above one Pool, at most: what walks up the hierarchy is bounded by it.
 pub const MAX_POOL_DEPTH: u32 = 16;
@@ -173,11 +178,13 @@ pub struct Kernel {
     pub(crate) devices: DeviceTable,
     pub(crate) interrupts: Interrupts,
     pub(crate) ports: Vec<(u16, u16)>,
-    pub(crate) grown: [Option<CapId>; GROWN],
+    pub(crate) grown: Grown,
     pub(crate) ram_bytes: u64,
     pub(crate) test_system: bool,
     /// Objects to which the kernel itself holds a capability, once for each.
     pub(crate) held: Vec<ObjRef>,
+    /// The allocation that a test wants to fail.
+    pub(crate) failing: Failing,
     /// Room for checking the invariants, in test systems.
     pub(crate) scratch: Option<Box<crate::invariants::Scratch>>,
 }
@@ -232,6 +239,7 @@ impl Kernel {
             ram_bytes: 0,
             test_system: false,
             held: [reference(ObjectType::Pool, root_pool)].into(),
+            failing: Failing::default(),
             scratch: None,
         })
     }
@@ -260,11 +268,12 @@ impl Kernel {
     /// Charges frames and bytes to a Pool, or changes nothing.
     #[inline]
     pub(crate) fn charge(&mut self, pool: PoolId, frames: u64, bytes: u64) -> Result<(), Error> {
+        let fails = frames | bytes > 0 && self.allocation_fails();
         let p = self.pools.get_mut(pool).filter(|p| !p.dying).ok_or(Error::ObjectGone)?;
-        if frames > p.frames.left() {
+        if frames > p.frames.left() || (fails && frames > 0) {
             return Err(Error::OutOfFrames);
         }
-        if bytes > p.bytes.left() {
+        if bytes > p.bytes.left() || fails {
             return Err(Error::OutOfObjectBytes);
         }
         p.frames.used += frames;
@@ -346,12 +355,10 @@ impl Kernel {
 
     /// Splits a child off a Pool. The child has no capability yet.
     pub(crate) fn split_pool(&mut self, parent: PoolId, frames: u64, bytes: u64) -> Result<PoolId, Error> {
-        if !self.pools.has_room() {
-            return Err(Error::ArenaFull);
-        }
         if self.pool_depth(parent) >= MAX_POOL_DEPTH {
             return Err(Error::PoolTooDeep);
         }
+        self.room(self.pools.has_room())?;
         let total = bytes.checked_add(cost::<Pool>()).ok_or(Error::OutOfObjectBytes)?;
         self.charge(parent, frames, total)?;
         let child = Pool {
@@ -367,20 +374,21 @@ impl Kernel {
     /// Takes a frame that was charged already. Since all quotas together are at most the frames that
     /// exist, this fails only while frames wait in quarantine.
     pub(crate) fn take_charged_frame(&mut self) -> Result<Frame, Error> {
+        self.frames_free(1)?;
         self.frames.take().ok_or(Error::OutOfFrames)
     }
 
     /// Charges and takes one zeroed frame.
     pub(crate) fn take_frame(&mut self, m: &mut impl Machine, pool: PoolId) -> Result<Frame, Error> {
         self.charge(pool, 1, 0)?;
-        match self.frames.take() {
-            Some(f) => {
+        match self.take_charged_frame() {
+            Ok(f) => {
                 m.zero_frame(f);
                 Ok(f)
             }
-            None => {
+            Err(e) => {
                 self.refund(pool, 1, 0);
-                Err(Error::OutOfFrames)
+                Err(e)
             }
         }
     }
@@ -463,14 +471,20 @@ impl Kernel {
 
     /// A call has failed: chunks that it made CSpaces grow by, and that nothing lies in, go back.
     pub(crate) fn shrink_grown(&mut self) {
-        for at in core::mem::take(&mut self.grown).into_iter().flatten() {
+        self.shrink_to([None; GROWN]);
+        self.attention -= Attention::GROWN;
+    }
+
+    /// As [`Kernel::shrink_grown`], but for what a call made CSpaces grow by before a part of it failed.
+    pub(crate) fn shrink_to(&mut self, kept: Grown) {
+        let grown = core::mem::replace(&mut self.grown, kept);
+        for at in grown.into_iter().filter(|at| !kept.contains(at)).flatten() {
             let pool = self.processes.known(at.process()).pool;
             if CapTable::chunk_of(at).all(|slot| self.caps.is_empty(slot)) {
                 self.caps.set_usable(at, false);
                 self.refund(pool, 0, CapTable::CHUNK_BYTES);
             }
         }
-        self.attention -= Attention::GROWN;
     }
 
     /// A call has succeeded: what CSpaces grew by stays.

@@ -74,12 +74,17 @@ impl KeyRing {
         self.root
     }
 
+    /// True if there is room for another revocation.
+    pub fn can_revoke(&self) -> bool {
+        self.revoked.len() < MAX_REVOKED
+    }
+
     /// Adds a verified revocation, if it is newer than all before it.
     pub fn revoke(&mut self, revocation: &Revocation) -> Result<(), Error> {
         if revocation.sequence <= self.sequence {
             return Err(Error::RecordStale);
         }
-        if self.revoked.len() >= MAX_REVOKED {
+        if !self.can_revoke() {
             return Err(Error::ArenaFull);
         }
         self.revoked.push(revocation.item);

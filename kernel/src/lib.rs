@@ -21,6 +21,7 @@ mod devices;
 pub mod embryo;
 pub mod endow;
 pub mod entry;
+mod failing;
 pub mod fast;
 mod fault;
 pub mod frames;

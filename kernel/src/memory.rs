@@ -47,21 +47,15 @@ impl Kernel {
         if pages == 0 || pages > MAX_REGION {
             return Err(Error::InvalidArgument);
         }
-        if !self.regions.has_room() {
-            return Err(Error::ArenaFull);
-        }
+        self.room(self.regions.has_room())?;
         let frames = region_frames(pages);
         self.charge(pool, frames, cost::<Region>())?;
-        if frames > self.frames.free_count() as u64 {
-            self.refund(pool, frames, cost::<Region>());
-            return Err(Error::OutOfFrames);
-        }
-        let backing = if pages <= INLINE as u64 {
-            Backing::Inline([Frame(0); INLINE as usize])
-        } else {
-            let root = self.take_charged_frame()?;
-            m.zero_frame(root);
-            Backing::Indexed(root)
+        let backing = match self.begin_backing(m, pages) {
+            Ok(backing) => backing,
+            Err(e) => {
+                self.refund(pool, frames, cost::<Region>());
+                return Err(e);
+            }
         };
         let region = Region {
             pool: Some(pool),
@@ -79,6 +73,17 @@ impl Kernel {
         self.regions.insert(region).map_err(|_| Error::ArenaFull)
     }
 
+    /// The empty list of frames of a Region, if there are frames for all of it.
+    fn begin_backing(&mut self, m: &mut impl Machine, pages: u64) -> Result<Backing, Error> {
+        self.frames_free(region_frames(pages))?;
+        if pages <= INLINE as u64 {
+            return Ok(Backing::Inline([Frame(0); INLINE as usize]));
+        }
+        let root = self.take_charged_frame()?;
+        m.zero_frame(root);
+        Ok(Backing::Indexed(root))
+    }
+
     /// Adds zeroed frames until the Region is full or an interrupt waits.
     pub(crate) fn fill_region(&mut self, m: &mut impl Machine, id: RegionId) -> Result<Progress, Error> {
         loop {
@@ -90,7 +95,10 @@ impl Kernel {
                 let at = region.filled;
                 let frame = self.take_charged_frame()?;
                 m.zero_frame(frame);
-                self.set_region_frame(m, id, at, frame)?;
+                if let Err(e) = self.set_region_frame(m, id, at, frame) {
+                    self.frames.put(frame);
+                    return Err(e);
+                }
             }
             if m.interrupt_pending() {
                 return Ok(Progress::Preempted);
@@ -169,9 +177,7 @@ impl Kernel {
             return Err(Error::Sealed);
         }
         let access = Access::to(r.is_device(), writable);
-        if !self.mappings.has_room() {
-            return Err(Error::ArenaFull);
-        }
+        self.room(self.mappings.has_room())?;
         let pool = self.live_process(process)?.pool;
         self.charge(pool, 0, cost::<Mapping>())?;
         if let Err(e) = self
@@ -236,9 +242,9 @@ impl Kernel {
         let (pool, roots) = (p.pool, p.roots.ok_or(Error::Dying)?);
         let tables = paging::tables_needed(m, roots.kernel, range)?;
         self.charge(pool, tables, 0)?;
-        if tables > self.frames.free_count() as u64 {
+        if let Err(e) = self.frames_free(tables) {
             self.refund(pool, tables, 0);
-            return Err(Error::OutOfFrames);
+            return Err(e);
         }
         let mut pages = 0..;
         for part in range.parts() {
@@ -269,9 +275,9 @@ impl Kernel {
         }
         let frames = paging::tables_needed(m, roots.kernel, range)? + range.pages();
         self.charge(pool, frames, 0)?;
-        if frames > self.frames.free_count() as u64 {
+        if let Err(e) = self.frames_free(frames) {
             self.refund(pool, frames, 0);
-            return Err(Error::OutOfFrames);
+            return Err(e);
         }
         for part in range.parts() {
             let frames = &mut self.frames;

@@ -11,9 +11,7 @@ use crate::queue::Alarm;
 impl Kernel {
     /// Makes a notification, charged; it has no capability yet.
     pub(crate) fn new_notification(&mut self, pool: PoolId) -> Result<NotificationId, Error> {
-        if !self.notifications.has_room() {
-            return Err(Error::ArenaFull);
-        }
+        self.room(self.notifications.has_room())?;
         self.charge(pool, 0, cost::<Notification>())?;
         let n = Notification {
             pool,

@@ -102,6 +102,8 @@ impl Kernel {
         self.pin_region(image, true);
         self.pin_region(proof, true);
         self.queue_verification(c.thread, Wanted::Load(load))?;
+        // The last step makes room for the result, once there is one.
+        self.shrink_grown();
         self.start_wait(c.thread, ThreadState::Verifying, u64::MAX);
         Ok(Flow::Blocked)
     }
@@ -214,7 +216,9 @@ impl Kernel {
         let stale = |w: &Option<(NotificationId, u64)>| {
             w.is_none_or(|(other, _)| other == n || self.notifications.get(other).is_none())
         };
-        let at = watchers.iter().position(stale).ok_or(Error::ArenaFull)?;
+        let at = watchers.iter().position(stale);
+        self.room(at.is_some())?;
+        let at = at.ok_or(Error::ArenaFull)?;
         watchers[at] = Some((n, flags | watchers[at].filter(|w| w.0 == n).map_or(0, |w| w.1)));
         if let Some(p) = self.processes.get_mut(c.id()) {
             p.watchers = watchers;

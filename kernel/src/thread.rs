@@ -43,13 +43,11 @@ impl Kernel {
         if start.priority > p.ceiling {
             return Err(Error::PriorityTooHigh);
         }
-        if p.thread_count >= p.max_threads || !self.threads.has_room() {
-            return Err(Error::ArenaFull);
-        }
+        let (pool, more) = (p.pool, p.thread_count < p.max_threads);
         if start.entry >= paging::USER_END || start.stack > paging::USER_END {
             return Err(Error::BadAddress);
         }
-        let pool = p.pool;
+        self.room(more && self.threads.has_room())?;
         self.charge(pool, 0, cost::<Thread>())?;
         let fpu = match self.take_frame(m, pool) {
             Ok(f) => f,

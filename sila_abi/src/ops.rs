@@ -157,6 +157,8 @@ macro_rules! for_each_operation {
                 "Walk every page table. Words: user pages; rule broken (0 none), process, address (see kernel::audit).";
             104 TestInvariants(TestControl, READ, plain) ()
                 "Hold the whole kernel against its invariants. Words: rule broken (0 none), index, detail (see kernel::invariants).";
+            105 TestFailAllocation(TestControl, MANAGE, plain) (nth: Word)
+                "Let the nth allocation from now on (1: the next) that the kernel makes for the calling thread fail, once, as if nothing were left: a charge, frames, a place for an object, room in a list; 0: none. Word 0: 1 if the one asked for before has failed.";
             106 TestPhysical(TestControl, READ, plain) (region: Cap(Region, READ), page: Word)
                 "Word 0: the physical address of a page of the Region, for tests that make a device aim at it.";
             110 HandoverCreate(Pool, CREATE, plain) (job: Cap(Job, CREATE), deadline: Word, dst: Dst)

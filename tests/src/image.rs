@@ -180,6 +180,9 @@ impl TestData {
         let item = RevokedItem::Key(brief.key.id());
         let signed = |sequence| keys.sign_record(Domain::Revocation, &Revocation { sequence, item });
         let record = signed(100)?;
+        // It takes back what nobody has, after all others.
+        let item = RevokedItem::Key([1; 32]);
+        let spare = keys.sign_record(Domain::Revocation, &Revocation { sequence: 1000, item })?;
         let mut forged = record.clone();
         let mut bytes = forged.record.to_vec();
         *bytes.last_mut().context("an empty record")? ^= 1;
@@ -189,6 +192,7 @@ impl TestData {
             ("revocation.record".into(), record.encode()?),
             ("revocation.forged".into(), forged.encode()?),
             ("revocation.stale".into(), signed(1)?.encode()?),
+            ("revocation.spare".into(), spare.encode()?),
             ("revocation.self".into(), self_signed(keys, &record)?.encode()?),
         ])
     }

@@ -142,9 +142,7 @@ impl Kernel {
             let to = self.processes.get(s.to);
             risen += usize::from(to.is_some_and(|to| self.keyring.needs_floor(&to.identity)));
         }
-        if risen > self.keyring.floors_left() {
-            return Err(Error::ArenaFull.into());
-        }
+        self.room(risen <= self.keyring.floors_left())?;
         self.finish_commit(m, id);
         Ok(Flow::words(&[]))
     }

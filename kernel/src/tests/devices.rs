@@ -27,7 +27,7 @@ fn edu(base: u32) -> SimFunction {
 }
 
 /// A world with two equal devices that share a line, a serial card, and a graphics card.
-fn world() -> World {
+pub fn world() -> World {
     let mut w = World::new();
     w.m.config = SimConfig::with([
         (EDU, edu(0xfe00_0000)),

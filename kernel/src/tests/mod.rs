@@ -3,6 +3,7 @@
 mod abuse;
 mod capabilities;
 mod devices;
+mod failing;
 mod handover;
 mod handover_model;
 mod invariants;
@@ -12,6 +13,7 @@ mod memory;
 mod model;
 mod processes;
 mod recharge;
+mod signed;
 
 use std::vec::Vec;
 

@@ -135,9 +135,14 @@ impl Kernel {
             return Step::Done(Err(why));
         }
         let result = match job.request.thread {
-            Some(thread) => self.conclude(m, thread, job, work),
+            Some(thread) => {
+                self.count_allocations(thread);
+                self.conclude(m, thread, job, work)
+            }
             None => Err(Error::Suspended.into()),
         };
+        let made_to_fail = self.was_made_to_fail();
+        self.stop_counting();
         if result.is_err() {
             self.shrink_grown()
         } else {
@@ -146,7 +151,7 @@ impl Kernel {
         match result {
             Ok(true) => Step::Done(Ok(())),
             Ok(false) => Step::More,
-            Err(f) if f.error.is_exhaustion() && !self.nothing_to_reap() => Step::Reap,
+            Err(f) if f.error.is_exhaustion() && !self.nothing_to_reap() && !made_to_fail => Step::Reap,
             Err(f) => {
                 job.failed = Some(f);
                 if let Some(embryo) = job.embryo {
@@ -170,6 +175,7 @@ impl Kernel {
                 self.load_step(m, thread, load, (manifest, sif, *digest), &mut job.embryo)
             }
             (Wanted::Record { .. }, Some(Ok(Verdict::Revocation(revocation)))) => {
+                self.room(self.keyring.can_revoke())?;
                 self.keyring.revoke(revocation)?;
                 Ok(true)
             }

@@ -12,6 +12,7 @@ mod control;
 mod creating;
 mod durable;
 mod exhaustion;
+mod failing;
 mod handover;
 mod hardware;
 mod isolation;
@@ -280,6 +281,28 @@ pub const TESTS: &[Test] = tests! {
         a_journal_is_charged_and_refunded
         a_journal_takes_its_region_over
         a_journal_survives_its_writer;
+    failing:
+        no_memory_for_a_copy_changes_nothing
+        no_memory_for_a_mint_changes_nothing
+        no_memory_for_a_move_changes_nothing
+        no_memory_for_a_pool_changes_nothing
+        no_memory_for_a_small_region_changes_nothing
+        no_memory_for_a_large_region_changes_nothing
+        no_memory_for_an_endpoint_changes_nothing
+        no_memory_for_a_notification_changes_nothing
+        no_memory_for_a_mapping_changes_nothing
+        no_memory_for_a_thread_changes_nothing
+        no_memory_for_a_process_changes_nothing
+        no_memory_for_a_handover_changes_nothing
+        no_memory_for_finding_a_handover_changes_nothing
+        no_memory_for_adopting_a_process_changes_nothing
+        no_memory_for_a_journal_changes_nothing
+        no_memory_for_a_recharge_changes_nothing
+        no_memory_for_a_watcher_changes_nothing
+        no_memory_for_received_capabilities_changes_nothing
+        no_memory_for_a_reply_slot_changes_nothing
+        alarms_signals_and_status_need_no_memory
+        no_memory_for_a_revocation_changes_nothing;
 };
 
 /// Tests of the harness itself: each must be seen to fail. No plan names them but that of the harness's own tests.

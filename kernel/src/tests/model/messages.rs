@@ -165,7 +165,13 @@ impl Model {
     ) -> Result<(usize, Option<Name>), Blame> {
         let wants = self.people[&to].wants;
         let reply_at = if call { Some(self.reply_place(to, wants).map_err(Blame::Receiver)?) } else { None };
-        let plan = self.plan(from, to, caps, wants, reply_at).map_err(Blame::Sender)?;
+        let before = self.grown.clone();
+        let plan = self.plan(from, to, caps, wants, reply_at);
+        if plan.is_err() {
+            // A message that is refused costs its receiver nothing.
+            self.close_but(before);
+        }
+        let plan = plan.map_err(Blame::Sender)?;
         self.carry_out(to, &plan);
         let Some(slot) = reply_at else { return Ok((plan.len(), None)) };
         let call = self.fresh();

@@ -129,7 +129,7 @@ pub struct Model {
     pub root: Name,
     /// Whose wait ended during this call, and how.
     pub woken: Vec<(Name, Ended)>,
-    grown: BTreeSet<(Name, u16)>,
+    pub grown: BTreeSet<(Name, u16)>,
     last: Name,
 }
 
@@ -313,10 +313,15 @@ impl Model {
 
     /// What a failed call made CSpaces grow by goes back, unless something lies in it.
     pub fn close(&mut self, failed: bool) {
-        for (holder, chunk) in core::mem::take(&mut self.grown) {
+        if failed { self.close_but(BTreeSet::new()) } else { self.grown.clear() }
+    }
+
+    /// The same for a part of a call, but for what CSpaces grew by before it.
+    pub fn close_but(&mut self, kept: BTreeSet<(Name, u16)>) {
+        for (holder, chunk) in core::mem::replace(&mut self.grown, kept.clone()) {
             let used = self.caps.values().any(|c| c.holder == holder && c.slot / CHUNK == chunk);
-            if failed
-                && !used
+            if !used
+                && !kept.contains(&(holder, chunk))
                 && let Some(person) = self.people.get_mut(&holder)
             {
                 person.chunks.remove(&chunk);
