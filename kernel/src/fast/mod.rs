@@ -3,7 +3,8 @@
 //! It takes a system call only if nothing but the call itself has to be done: the thread has no quirks, no
 //! deadline is set, nothing waits to be attended to, nothing can fail, no CSpace grows, no object ends.
 //! Otherwise it has changed nothing and says so, and the general path decides, which also finds the error
-//! that there may be. What it does is exactly what that path would do; a test makes both do the same.
+//! that there may be. What it does is exactly what that path would do: the
+//! reference model (`tests/model.rs`), which knows of no paths, is held against both.
 //!
 //! `message` has calls, answers and faults, `operation` and `memory` what is invoked on objects, `wait` the wait for flags.
 

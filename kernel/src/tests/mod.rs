@@ -42,6 +42,8 @@ pub struct World {
     /// Check the invariants after each system call. Off in tests that do what no process can, such as letting a suspended
     /// thread run.
     pub checks: bool,
+    /// Every system call takes the general path.
+    pub general: bool,
 }
 
 /// A process of a test.
@@ -88,7 +90,7 @@ impl World {
         (10..count).for_each(|f| frames.add(Frame(f)));
         let mut k = Kernel::new(frames, capacities).unwrap();
         k.prepare_checks();
-        World { k, m: SimMachine::new(count as usize), checks: true }
+        World { k, m: SimMachine::new(count as usize), checks: true, general: false }
     }
 
     /// A running process with one thread, its own Pool, and capabilities to itself and the Pool.
@@ -199,6 +201,9 @@ impl World {
     /// One system call; the answer is in the actor's registers unless it waits.
     pub fn call(&mut self, a: Actor, tag: Tag, set: impl FnOnce(&mut Registers)) -> Outcome {
         self.switch_to(a);
+        if self.general {
+            self.k.attention |= Attention::SCHEDULE;
+        }
         let t = self.k.threads.get_mut(a.thread).unwrap();
         t.context.registers.rax = tag.0;
         set(&mut t.context.registers);
