@@ -123,10 +123,17 @@ pub struct RunArgs {
     /// Write a picture of the screen to this PNG file just before the script's last command
     #[arg(long, value_name = "FILE.png", requires = "script")]
     pub screenshot: Option<PathBuf>,
+    /// Walk every page table before the machine switches off, and at the console's `audit`; a broken rule is a failure
+    #[arg(long)]
+    pub audit_mappings: bool,
     /// One more argument for QEMU (may be repeated)
     #[arg(long = "qemu", value_name = "ARG", allow_hyphen_values = true, hide_short_help = true)]
     pub extra: Vec<String>,
 }
+
+/// What tells the kernel to audit its page tables. Firmware configuration exists under a hypervisor only: whoever can
+/// set it controls the machine anyway.
+const AUDIT: &str = "name=opt/sila/kernel,string=audit=on";
 
 /// Refuses a file that cannot be read or is empty, before a long build.
 pub fn readable(path: &Path) -> anyhow::Result<()> {
@@ -161,6 +168,7 @@ fn memory(text: &str) -> Result<String, String> {
 impl RunArgs {
     /// The machine these options describe.
     pub fn board(&self) -> Board {
+        let audit = self.audit_mappings.then(|| ["-fw_cfg", AUDIT].map(String::from));
         Board {
             machine: self.machine.clone(),
             cpu: self.cpu.clone(),
@@ -172,7 +180,7 @@ impl RunArgs {
             graphics: !self.no_graphics,
             serial: !self.no_serial,
             gdb: self.gdb,
-            extra: self.extra.clone(),
+            extra: audit.into_iter().flatten().chain(self.extra.iter().cloned()).collect(),
         }
     }
 
@@ -292,6 +300,13 @@ mod tests {
             ("pc", "4G", 2, true)
         );
         assert_eq!(run.commands().unwrap(), ["ps", "poweroff"]);
+    }
+
+    #[test]
+    fn an_audit_is_asked_for_by_a_boot_flag() {
+        let cli = parse(&["--audit-mappings", "--qemu", "-s"]);
+        assert_eq!(cli.run.board().extra, ["-fw_cfg", AUDIT, "-s"]);
+        assert!(parse(&[]).run.board().extra.is_empty());
     }
 
     #[test]

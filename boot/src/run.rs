@@ -7,6 +7,11 @@ use crate::{script, system};
 use anyhow::Result;
 use std::io::{IsTerminal, Read};
 
+/// How the kernel's report of an audit begins.
+const AUDIT: &str = "audit: ";
+/// How it ends if every rule holds.
+const SOUND: &str = "every rule holds";
+
 /// Builds and runs; the answer is how the guest ended.
 pub fn run(args: &RunArgs) -> Result<Outcome> {
     args.system.check_files()?;
@@ -48,9 +53,25 @@ pub fn run(args: &RunArgs) -> Result<Outcome> {
         screenshot: args.screenshot.clone(),
         interactive,
     };
-    let outcome = boot(&options, &mut |_| {})?;
+    let mut outcome = boot(&options, &mut |_| {})?;
+    if args.audit_mappings {
+        outcome.exit = audited(outcome.exit, &outcome.results);
+    }
     report(&outcome, options.interactive);
     Ok(outcome.exit)
+}
+
+/// What a run that is to be audited came to: the kernel must have reported that every rule holds.
+fn audited(exit: Outcome, results: &[String]) -> Outcome {
+    let said: Vec<&String> = results.iter().filter(|line| line.starts_with(AUDIT)).collect();
+    for line in &said {
+        eprintln!("sila: {line}");
+    }
+    match exit {
+        Outcome::Well if said.is_empty() => Outcome::Silent("the page tables were not audited".into()),
+        Outcome::Well if said.iter().any(|line| !line.ends_with(SOUND)) => Outcome::Failed,
+        exit => exit,
+    }
 }
 
 /// Says on standard error how a run went wrong, if it did.
@@ -76,5 +97,21 @@ pub fn report(outcome: &RunOutcome, interactive: bool) {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_to_be_audited_wants_a_report_that_every_rule_holds() {
+        let lines = |text: &str| vec!["PASS".to_string(), text.to_string()];
+        let sound = lines("audit: 512 user pages, every rule holds");
+        let broken = lines("audit: WriteXorExecute broken by process 3 at 0x1000");
+        assert!(matches!(audited(Outcome::Well, &sound), Outcome::Well));
+        assert!(matches!(audited(Outcome::Failed, &sound), Outcome::Failed));
+        assert!(matches!(audited(Outcome::Well, &broken), Outcome::Failed));
+        assert!(matches!(audited(Outcome::Well, &[]), Outcome::Silent(_)));
     }
 }

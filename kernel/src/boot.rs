@@ -71,6 +71,8 @@ pub struct BootInfo {
     pub bundle_frame: Frame,
     /// Bytes of usable RAM.
     pub ram_bytes: u64,
+    /// Page tables are to be audited, though this is no test system.
+    pub audit: bool,
 }
 
 /// A boot object and the capability that stands for it.
@@ -96,6 +98,7 @@ impl Kernel {
         let mut kernel = Kernel::new(frames, Capacities::BOOT).ok_or(BootError::Memory)?;
         kernel.ram_bytes = info.ram_bytes;
         kernel.devices = devices;
+        kernel.auditing = info.audit;
         kernel.test_system = manifest.purpose == Purpose::Test;
         if kernel.test_system {
             kernel.verifier.prepare_hold();
@@ -112,6 +115,9 @@ impl Kernel {
         }
         if kernel.test_system {
             kernel.prepare_checks();
+        }
+        if kernel.audited() {
+            kernel.prepare_audit();
         }
         m.log(format_args!(
             "boot manifest {} ({:?}): {} modules, {} objects verified",

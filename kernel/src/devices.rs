@@ -66,7 +66,7 @@ impl Kernel {
             Op::KeyRingInstall => self.keyring_install(c),
             Op::KeyRingStatus | Op::KeyRingKey | Op::KeyRingName => self.keyring_read(m, op, c),
             Op::SystemPowerOff => {
-                let sound = !self.test_system || self.audit_and_report(m);
+                let sound = !self.audited() || self.audit_and_report(m);
                 let how = if c.args[0] == 0 && sound { PowerOff::Success } else { PowerOff::Failure };
                 m.power_off(how);
                 Err(Error::InvalidOperation.into())

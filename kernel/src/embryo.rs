@@ -7,6 +7,7 @@ use sila_abi::manifest::{Manifest, Selector};
 use sila_abi::protocol::layout::{MESSAGE_PAGE, STACK_TOP};
 use sila_abi::record::Digest;
 use sila_abi::sif::{Perm, Segment, Sif};
+use sila_abi::trace::Kind;
 use sila_abi::{Error, ObjectType};
 
 use crate::cap::Cap;
@@ -145,6 +146,8 @@ impl Kernel {
         if let Some(p) = self.processes.get_mut(id) {
             p.state = ProcessState::Created;
         }
+        self.counters.processes_made += 1;
+        self.note(Kind::ProcessCreate, |k| [k.number_of(id), 1, plan.grants().count() as u64]);
         Ok(id)
     }
 

@@ -21,16 +21,24 @@ impl Kernel {
     /// Deals with an event and says what the CPU does next.
     #[inline(always)]
     pub fn enter(&mut self, m: &mut impl Machine, entry: Entry) -> Next {
+        if entry == Entry::Syscall {
+            return self.syscall(m);
+        }
+        if self.attention.contains(Attention::TRACE) {
+            self.trace_entry(m, entry);
+        }
         match entry {
-            Entry::Syscall => return self.syscall(m),
+            Entry::Syscall => {}
             Entry::Fault { vector, error, address } => {
                 let fault = Fault { vector, error, address };
                 if let Some(context) = self.fast_fault(fault) {
                     return Next::Thread(context);
                 }
+                self.counters.general_faults += 1;
                 self.raise_fault(m, fault);
             }
             Entry::Timer => {
+                self.counters.timer_interrupts += 1;
                 self.armed = u64::MAX;
                 self.ticking = false;
                 self.attention |= Attention::SCHEDULE;
@@ -89,8 +97,8 @@ impl Kernel {
 
     /// Sees to everything that an entry left to be done, and decides what runs.
     pub(crate) fn settle(&mut self, m: &mut impl Machine) -> Next {
-        if !self.attention.difference(Attention::SCHEDULE).is_empty() {
-            self.attend(m);
+        if !self.attention.difference(Attention::SCHEDULE).is_empty() && self.attend(m) {
+            return self.decide_traced(m);
         }
         if self.attention.is_empty()
             && let Running::Thread(id) = self.running()
@@ -100,9 +108,13 @@ impl Kernel {
         self.decide(m)
     }
 
-    /// What an entry has to do besides its own business.
+    /// What an entry has to do besides its own business; true if whom the CPU passes to is recorded.
     #[cold]
-    fn attend(&mut self, m: &mut impl Machine) {
+    fn attend(&mut self, m: &mut impl Machine) -> bool {
+        let traced = self.attention.contains(Attention::TRACE);
+        if traced {
+            self.trace_attend();
+        }
         if !self.doomed.is_empty() {
             self.end_doomed(m);
         }
@@ -116,6 +128,7 @@ impl Kernel {
             self.settle_failing();
         }
         self.reap_some(m);
+        traced
     }
 
     /// What the CPU does next; before that, step by step, what follows a verification, and on an idle CPU what waits
@@ -148,16 +161,29 @@ impl Kernel {
     }
 
     fn carry_out(&mut self, m: &mut impl Machine, id: ThreadId) {
-        let Some(t) = self.threads.get(id) else { return };
-        let (tag, building) = (Tag(t.context.registers.rax), t.quirks.contains(Quirks::BUILDING));
-        let again = tag.call() == Call::Invoke as u8 && tag.label() == Op::RegionCreate as u32;
-        if building && !again {
-            self.drop_building(id);
+        self.counters.general_calls += 1;
+        let t = self.threads.known(id.index());
+        let tag = Tag(t.context.registers.rax);
+        if t.quirks.contains(Quirks::BUILDING) || self.attention.contains(Attention::TRACE) {
+            self.begin_oddly(m, id, tag);
         }
         self.count_allocations(id);
         let result = self.dispatch(m, id, tag);
         self.conclude_call(m, id, result);
         self.stop_counting();
+    }
+
+    /// What comes before a system call of a thread that is making a Region, or while events are recorded.
+    #[cold]
+    #[inline(never)]
+    fn begin_oddly(&mut self, m: &impl Machine, id: ThreadId, tag: Tag) {
+        let again = tag.call() == Call::Invoke as u8 && tag.label() == Op::RegionCreate as u32;
+        if !again {
+            self.drop_building(id);
+        }
+        if self.attention.contains(Attention::TRACE) {
+            self.trace_call(m, id);
+        }
     }
 
     #[inline(always)]
@@ -213,6 +239,10 @@ impl Kernel {
 
     #[inline(always)]
     fn finish(&mut self, m: &mut impl Machine, id: ThreadId, result: Result<Flow, Fail>) {
+        #[cfg(test)]
+        if let Err(f) = &result {
+            crate::tests::refusals::met(Tag(self.registers(id).rax), f.error);
+        }
         match result {
             Ok(Flow::Words(words, count)) => {
                 let given = words.get(..count.into()).unwrap_or(&words);
@@ -223,6 +253,7 @@ impl Kernel {
             Ok(Flow::Restart) => self.restart(id),
             Err(f) if self.may_free_more(m, f.error) => self.restart(id),
             Err(f) => {
+                self.counters.refused_calls += 1;
                 self.complete(id, Outcome::error(f.error, f.detail.is_some().into()), 0, f.detail.as_slice());
             }
         }
@@ -230,6 +261,7 @@ impl Kernel {
 
     /// Runs the instruction again, with unchanged arguments.
     fn restart(&mut self, id: ThreadId) {
+        self.counters.restarted_calls += 1;
         if let Some(t) = self.threads.get_mut(id) {
             t.context.registers.rip = t.context.registers.rip.wrapping_sub(SYSCALL_LENGTH);
         }
@@ -237,6 +269,9 @@ impl Kernel {
 
     /// After a failed allocation: reaps what waits; true if the call should be tried again.
     fn may_free_more(&mut self, m: &mut impl Machine, error: Error) -> bool {
+        if error.is_exhaustion() && self.nothing_to_reap() {
+            self.counters.exhausted_calls += 1;
+        }
         if !error.is_exhaustion() || self.nothing_to_reap() {
             return false;
         }

@@ -16,6 +16,7 @@ mod recovery;
 mod transfer;
 
 use sila_abi::handover::{Cause, EXPORTED, FROM_LIVES, MAX_DEPOSITS, MAX_SERVICES, SEALED, SHUT, TO_LIVES};
+use sila_abi::trace::Kind;
 use sila_abi::{Error, ObjectType, Op, Rights};
 
 pub use sila_abi::handover::State;
@@ -238,6 +239,7 @@ impl Kernel {
         let fresh =
             Handover { number, pool, job, state: State::Open, epoch: 1, deadline, ..Handover::vacant() };
         let id = self.handovers.insert(fresh).map_err(|_| Error::ArenaFull)?;
+        self.note(Kind::Handover, |_| [number, State::Open as u64, 1]);
         self.caps.set_usable(place(id, 0), true);
         if deadline != u64::MAX {
             self.timers.set(Alarm::Handover(id.index()), deadline);
@@ -352,6 +354,8 @@ impl Kernel {
     fn set_state(&mut self, id: HandoverId, state: State) {
         if let Some(h) = self.handovers.get_mut(id) {
             h.state = state;
+            let words = [h.number, state as u64, h.epoch];
+            self.note(Kind::Handover, |_| words);
         }
     }
 

@@ -25,6 +25,10 @@ pub struct IrqSource {
     pub function: Option<Function>,
     /// Notification and flags.
     pub bound: Option<(NotificationId, u64)>,
+    /// Nothing arrives before it is bound or acknowledged.
+    pub silent: bool,
+    /// How often it has interrupted.
+    pub count: u64,
 }
 
 /// All sources, and what became of their lines.
@@ -37,12 +41,25 @@ pub struct Interrupts {
 impl Interrupts {
     /// Adds a source; its number.
     pub fn add(&mut self, line: u8, function: Option<Function>) -> u32 {
-        self.sources.push(IrqSource { line, function, bound: None });
+        self.sources.push(IrqSource { line, function, bound: None, silent: true, count: 0 });
         self.sources.len() as u32 - 1
     }
 
     fn get(&self, source: u32) -> Result<IrqSource, Error> {
         self.sources.get(source as usize).copied().ok_or(Error::ObjectGone)
+    }
+
+    fn arrived(&mut self, source: usize) {
+        if let Some(s) = self.sources.get_mut(source) {
+            s.silent = true;
+            s.count = s.count.wrapping_add(1);
+        }
+    }
+
+    fn set_silent(&mut self, source: u32, silent: bool) {
+        if let Some(s) = self.sources.get_mut(source as usize) {
+            s.silent = silent;
+        }
     }
 
     fn bind(&mut self, source: u32, bound: Option<(NotificationId, u64)>) {
@@ -82,6 +99,8 @@ impl Kernel {
                 pci::hold_interrupt(m, function, true);
                 raised = true;
             }
+            self.interrupts.arrived(index);
+            self.counters.device_interrupts += 1;
             if let Some((notification, flags)) = source.bound {
                 self.signal(notification, flags);
             }
@@ -121,6 +140,7 @@ impl Kernel {
             return Err(Error::NotBound.into());
         }
         self.interrupts.bind(index, None);
+        self.interrupts.set_silent(index, true);
         match source.function {
             Some(function) => pci::hold_interrupt(m, function, true),
             None => m.mask_interrupt(source.line, true),
@@ -129,6 +149,7 @@ impl Kernel {
     }
 
     fn let_interrupt(&mut self, m: &mut impl Machine, source: u32) -> Result<Flow, Fail> {
+        self.interrupts.set_silent(source, false);
         let source = self.interrupts.get(source)?;
         if let Some(function) = source.function {
             pci::hold_interrupt(m, function, false);
@@ -136,5 +157,11 @@ impl Kernel {
         self.interrupts.explained(source.line);
         m.mask_interrupt(source.line, false);
         Ok(Flow::words(&[]))
+    }
+
+    pub(crate) fn irq_status(&self, c: &Invocation) -> Result<Flow, Fail> {
+        let source = self.interrupts.get(c.found.cap.object.index)?;
+        let bound = source.bound.is_some_and(|(n, _)| self.notifications.get(n).is_some());
+        Ok(Flow::words(&[bound.into(), source.silent.into(), source.count]))
     }
 }

@@ -1,7 +1,7 @@
 //! Introspection: what `ps`, `caps`, `mem` and tests see is read from the live objects.
 
 use sila_abi::device::DeviceRecord;
-use sila_abi::status::{MemoryRecord, ProcessRecord};
+use sila_abi::status::{CounterRecord, MemoryRecord, ProcessRecord};
 use sila_abi::syscall::{MAX_WORDS, REGISTER_WORDS};
 use sila_abi::{Error, Op, Slot};
 use sila_crypto::chain::KeySource;
@@ -21,6 +21,7 @@ const CHUNK_WORDS: usize = 112;
 const _: () = assert!(size_of::<ProcessRecord>() <= PAGE_WORDS * 8);
 const _: () = assert!(size_of::<DeviceRecord>() <= PAGE_WORDS * 8);
 const _: () = assert!(size_of::<MemoryRecord>() <= MAX_WORDS * 8);
+const _: () = assert!(size_of::<CounterRecord>() <= MAX_WORDS * 8);
 
 impl Kernel {
     pub(crate) fn introspect(&mut self, m: &mut impl Machine, op: Op, c: &Invocation) -> Result<Flow, Fail> {
@@ -35,6 +36,15 @@ impl Kernel {
                 self.long_result(m, c.thread, &words)
             }
             Op::SystemDevice => self.next_device(m, c),
+            Op::SystemCounters => {
+                let mut words = [0u64; size_of::<CounterRecord>() / 8];
+                pack(&mut words, self.counter_record().as_bytes());
+                self.long_result(m, c.thread, &words)
+            }
+            Op::SystemTrace => self.set_trace(c),
+            Op::SystemTraceRead => self.read_trace(m, c),
+            Op::SystemAudit if !self.audited() => Err(Error::InvalidOperation.into()),
+            Op::SystemAudit => Ok(Flow::words(&self.audit_words(m))),
             Op::TestPhysical => self.physical_address(m, c),
             Op::TestReport => self.test_report(m, c),
             Op::TestAudit => Ok(Flow::words(&self.audit_words(m))),

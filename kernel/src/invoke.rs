@@ -250,6 +250,10 @@ impl Kernel {
             | Op::SystemMemory
             | Op::SystemDevice
             | Op::SystemReleaseSerial
+            | Op::SystemCounters
+            | Op::SystemTrace
+            | Op::SystemTraceRead
+            | Op::SystemAudit
             | Op::TestReport
             | Op::TestHoldVerification
             | Op::TestAccounting
@@ -279,6 +283,14 @@ impl Kernel {
             | Op::JournalStatus
             | Op::JournalClose => self.journal_operation(m, op, c),
             Op::ChargeTransfer | Op::JobHandover | Op::JobAdopt => self.recovery_operation(op, c),
+            Op::MappingStatus
+            | Op::EndpointStatus
+            | Op::NotificationStatus
+            | Op::JobStatus
+            | Op::ReplyStatus
+            | Op::IrqStatus
+            | Op::PortStatus
+            | Op::ProcessUsage => self.status_operation(op, c),
         }
     }
 
@@ -496,10 +508,14 @@ pub(crate) const REGION_RIGHTS: Rights =
     Rights::READ.union(Rights::WRITE).union(Rights::SEAL).union(Rights::COPY).union(Rights::MANAGE);
 /// Rights of the first capability to a Mapping.
 pub(crate) const MAPPING_RIGHTS: Rights = Rights::READ.union(Rights::MANAGE);
-const ENDPOINT_RIGHTS: Rights =
-    Rights::SEND.union(Rights::RECV).union(Rights::GRANT).union(Rights::MANAGE).union(Rights::COPY);
+const ENDPOINT_RIGHTS: Rights = Rights::READ
+    .union(Rights::SEND)
+    .union(Rights::RECV)
+    .union(Rights::GRANT)
+    .union(Rights::MANAGE)
+    .union(Rights::COPY);
 const NOTIFICATION_RIGHTS: Rights =
-    Rights::SEND.union(Rights::RECV).union(Rights::MANAGE).union(Rights::COPY);
+    Rights::READ.union(Rights::SEND).union(Rights::RECV).union(Rights::MANAGE).union(Rights::COPY);
 
 /// The flags that a notification capability lets its holder set: a badge masks them.
 pub(crate) fn permitted(cap: &Cap, flags: u64) -> u64 {

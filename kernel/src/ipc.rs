@@ -4,6 +4,7 @@
 //! stored in between. A transfer first checks everything on both sides and then cannot fail.
 
 use sila_abi::syscall::{MAX_CAPS, NO_WAIT, Outcome, REGISTER_WORDS, Receive, Slot, Tag, unpack_caps};
+use sila_abi::trace::Kind;
 use sila_abi::{Error, ObjectType, Rights};
 
 use crate::cap::{Cap, CapId};
@@ -233,6 +234,7 @@ impl Kernel {
         if deadline == NO_WAIT {
             return Err(Error::Timeout.into());
         }
+        self.note(Kind::Receive, |_| [endpoint.index().into(), 0, 0]);
         self.start_wait(id, ThreadState::Receiving { endpoint }, deadline);
         if let Some(e) = self.endpoints.get_mut(endpoint) {
             self.threads.enqueue(&mut e.receivers, id.index(), own);
@@ -296,10 +298,9 @@ impl Kernel {
         badge: u64,
         call: bool,
     ) -> Result<(), Blame> {
-        let gone = Blame::Sender(Error::ObjectGone);
-        let Some((to, from)) = self.process_of(receiver).zip(self.process_of(sender)) else {
-            return Err(gone);
-        };
+        // Who stands in a queue lives, and who calls does.
+        let (to, from) =
+            (self.threads.known(receiver.index()).process, self.threads.known(sender.index()).process);
         let want = Receive::from_word(self.registers(receiver).r13);
         let reply_at =
             if call { Some(self.reply_place(to, want.reply).map_err(Blame::Receiver)?) } else { None };
@@ -316,6 +317,7 @@ impl Kernel {
             outcome = outcome.with_reply();
         }
         self.copy_words(m, sender, receiver, &out, outcome, Some(badge));
+        self.note_message(sender, to, endpoint, out.tag, call);
         Ok(())
     }
 
@@ -326,6 +328,7 @@ impl Kernel {
 
     fn make_reply(&mut self, caller: ThreadId, endpoint: EndpointId, at: CapId) {
         self.calls = self.calls.wrapping_add(1);
+        self.counters.received_generally += 1;
         self.threads.known_mut(caller.index()).call = self.calls;
         self.caps.insert_reply(at, Cap::reply(caller.index(), endpoint.index(), self.calls));
     }
@@ -452,6 +455,7 @@ impl Kernel {
         let to = self.process_of(caller).ok_or(Error::ObjectGone)?;
         let (out, caps) = (Outgoing::of(self.registers(id)), self.registers(id).r15);
         if let Some(fault) = self.threads.known(caller.index()).fault {
+            self.note_reply(caller, out.tag);
             self.answer_fault(m, caller, fault, &out.words)?;
             self.caps.remove(found.id);
             return Ok(());
@@ -465,10 +469,18 @@ impl Kernel {
         self.move_caps(&plan);
         let outcome = Outcome::message(out.tag.words() as u8, plan.count, out.tag.label());
         self.copy_words(m, id, caller, &out, outcome, None);
+        self.note_reply(caller, out.tag);
         self.caps.remove(found.id);
         self.leave_wait(caller);
         self.make_ready(caller);
         Ok(())
+    }
+
+    #[inline(always)]
+    fn note_reply(&mut self, caller: ThreadId, tag: Tag) {
+        self.note(Kind::Reply, |k| {
+            [k.number_of(k.threads.known(caller.index()).process), caller.index().into(), tag.0]
+        });
     }
 
     /// The thread that waits for the answer to the call of a Reply. A call's number is no other's, whichever thread

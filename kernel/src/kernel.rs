@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use sila_abi::status::CounterRecord;
 use sila_abi::{Error, ObjectType, Rights, Slot};
 
 use crate::arena::{Arena, Id};
@@ -16,6 +17,7 @@ use crate::keyring::KeyRing;
 use crate::machine::{Frame, Machine};
 use crate::objects::*;
 use crate::queue::{ReadyQueues, Timers};
+use crate::trace::Trace;
 use crate::verify::Verifier;
 
 /// How many objects of each type fit.
@@ -117,6 +119,8 @@ bitflags::bitflags! {
         const GROWN = 1 << 4;
         /// A test wants an allocation to fail.
         const FAILING = 1 << 5;
+        /// Events are recorded: nothing may take a short path.
+        const TRACE = 1 << 6;
     }
 }
 
@@ -181,6 +185,12 @@ pub struct Kernel {
     pub(crate) grown: Grown,
     pub(crate) ram_bytes: u64,
     pub(crate) test_system: bool,
+    /// The system was started to be audited.
+    pub(crate) auditing: bool,
+    /// Room for auditing the page tables, in systems that are audited.
+    pub(crate) marks: Option<Box<crate::audit::Marks>>,
+    pub(crate) counters: CounterRecord,
+    pub(crate) trace: Trace,
     /// Objects to which the kernel itself holds a capability, once for each.
     pub(crate) held: Vec<ObjRef>,
     /// The allocation that a test wants to fail.
@@ -238,6 +248,10 @@ impl Kernel {
             grown: [None; GROWN],
             ram_bytes: 0,
             test_system: false,
+            auditing: false,
+            marks: None,
+            counters: CounterRecord::default(),
+            trace: Trace::default(),
             held: [reference(ObjectType::Pool, root_pool)].into(),
             failing: Failing::default(),
             scratch: None,

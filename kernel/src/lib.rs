@@ -50,10 +50,12 @@ mod sched;
 pub mod sim;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim_config;
+mod status;
 mod tasks;
 #[cfg(test)]
 mod tests;
 mod thread;
+pub mod trace;
 pub mod verify;
 
 pub use kernel::{Capacities, Kernel};

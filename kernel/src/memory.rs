@@ -188,7 +188,7 @@ impl Kernel {
         }
         let root = self.live_process(process)?.roots.map(|r| r.kernel);
         let table = root.and_then(|root| paging::only_table(m, root, range));
-        self.record_mapping(pool, region, process, range, writable, table)
+        self.record_mapping(pool, region, process, (range, offset as u32), writable, table)
     }
 
     fn record_mapping(
@@ -196,12 +196,13 @@ impl Kernel {
         pool: PoolId,
         region: RegionId,
         process: ProcessId,
-        range: UserRange,
+        (range, offset): (UserRange, u32),
         writable: bool,
         table: Option<Frame>,
     ) -> Result<MappingId, Error> {
         let next = self.processes.get(process).and_then(|p| p.mappings);
-        let mapping = Mapping { pool, caps: 0, region, process, range, writable, table, prev: None, next };
+        let mapping =
+            Mapping { pool, caps: 0, region, process, range, offset, writable, table, prev: None, next };
         let id = self.mappings.insert(mapping).map_err(|_| Error::ArenaFull)?;
         self.link_mapping(id, process, next, region, writable);
         Ok(id)
@@ -313,6 +314,7 @@ impl Kernel {
     /// Returns the epoch after which no CPU holds a stale translation.
     #[inline(always)]
     fn flush(&mut self, m: &mut impl Machine, root: Frame, range: UserRange) -> Epoch {
+        self.counters.flushes += 1;
         let epoch = self.frames.open_epoch();
         if range.pages() <= 16 {
             for address in range.addresses() {

@@ -147,6 +147,8 @@ pub struct Mapping {
     pub process: ProcessId,
     /// At which addresses.
     pub range: UserRange,
+    /// The page of the Region that comes first.
+    pub offset: u32,
     /// Whether the process may write.
     pub writable: bool,
     /// The last-level page table that all its pages stand in, if it is one.
@@ -494,6 +496,7 @@ impl Vacant for Mapping {
             region: Id::from_parts(0, 0),
             process: NOBODY,
             range: UserRange::NONE,
+            offset: 0,
             writable: false,
             table: None,
             prev: None,

@@ -1,6 +1,7 @@
 //! The end of processes: a bounded commit, then steps that the caller, the reaper or both carry on.
 
 use sila_abi::Error;
+use sila_abi::trace::Kind;
 
 use crate::cap::{CHUNK, CapId, CapTable};
 use crate::kernel::{Attention, Kernel};
@@ -37,6 +38,9 @@ impl Kernel {
         p.reap_next = self.reap;
         self.reap = Some(id);
         self.attention |= Attention::REAP | Attention::SCHEDULE;
+        if exit.cause != 0 {
+            self.note(Kind::ProcessEnd, |k| [k.number_of(id), exit.cause, exit.code]);
+        }
         let mut at = self.processes.get(id).and_then(|p| p.threads);
         while let Some((t, next)) = at.and_then(|t| self.threads.get(t).map(|thread| (t, thread.next))) {
             self.leave_wait(t);
@@ -98,13 +102,16 @@ impl Kernel {
     /// As [`Kernel::reap_step`], of what ended already.
     pub(crate) fn reap_object_step(&mut self, m: &mut impl Machine) -> bool {
         if !self.doomed.is_empty() {
+            self.counters.reaper_steps += 1;
             self.end_doomed(m);
             return true;
         }
         if self.reap_region_step(m) {
+            self.counters.reaper_steps += 1;
             return true;
         }
         let Some(id) = self.reap else { return false };
+        self.counters.reaper_steps += 1;
         if self.teardown_step(m, id) {
             self.reap = self.processes.get_mut(id).and_then(|p| p.reap_next.take());
             self.finish_end(m, id);
@@ -261,11 +268,17 @@ impl Kernel {
     fn finish_end(&mut self, m: &mut impl Machine, id: ProcessId) {
         let Some(p) = self.processes.get_mut(id) else { return };
         p.state = ProcessState::Ended;
+        let (number, cause) = (p.number, p.exit.cause);
         let (image, pool, watchers) = (p.image.take(), p.pool, p.watchers);
         if let Some(image) = image {
             self.pin_region(image, false);
         }
         self.end_pool(pool);
+        // What never came to be has no cause.
+        if cause != 0 {
+            self.counters.processes_ended += 1;
+            self.note(Kind::ProcessGone, |_| [number, 0, 0]);
+        }
         for (n, flags) in watchers.into_iter().flatten() {
             self.signal(n, flags);
         }

@@ -403,6 +403,12 @@ impl Timers {
         }
     }
 
+    /// An alarm's deadline, if one is set.
+    pub fn deadline(&self, alarm: Alarm) -> Option<u64> {
+        let at = self.place_of(alarm)?;
+        self.heap.get(at as usize).map(|(deadline, _)| *deadline)
+    }
+
     /// The earliest deadline.
     pub fn next(&self) -> Option<u64> {
         self.heap.first().map(|t| t.0)

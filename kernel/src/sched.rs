@@ -71,7 +71,8 @@ impl Kernel {
     /// Ends a thread's wait with an error. A thread that waits for its fault to be handled has nothing to
     /// go on with: its process ends.
     pub(crate) fn wake_error(&mut self, id: ThreadId, error: Error) {
-        if self.threads.get(id).is_some_and(|t| t.fault.is_some()) {
+        // Of a thread that has gone, what stands in its slot has no fault, and waking it does nothing.
+        if self.threads.known(id.index()).fault.is_some() {
             self.leave_wait(id);
             self.doom(id);
             return;
@@ -254,9 +255,14 @@ impl Kernel {
         if verify {
             self.dispatch_verification(m);
             self.set_running(Running::Verification);
+            self.counters.verification_choices += 1;
             return;
         }
-        let Some(index) = self.ready.pop_highest(&mut self.threads) else { return };
+        let Some(index) = self.ready.pop_highest(&mut self.threads) else {
+            self.counters.idle_choices += 1;
+            return;
+        };
+        self.counters.thread_choices += 1;
         let t = self.threads.known_mut(index);
         t.state = ThreadState::Running;
         if t.slice_left > 0 {

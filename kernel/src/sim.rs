@@ -31,6 +31,8 @@ pub struct SimMachine {
     pub config: SimConfig,
     /// Which interrupt lines are masked.
     pub masked: [bool; 32],
+    /// How it was switched off, if it was.
+    pub off: Option<PowerOff>,
 }
 
 impl SimMachine {
@@ -50,6 +52,7 @@ impl SimMachine {
             work: None,
             config: SimConfig::default(),
             masked: [true; 32],
+            off: None,
         }
     }
 
@@ -133,5 +136,7 @@ impl Machine for SimMachine {
     fn finish_verification(&mut self) -> Option<Box<Work>> {
         self.work.take()
     }
-    fn power_off(&mut self, _how: PowerOff) {}
+    fn power_off(&mut self, how: PowerOff) {
+        self.off = Some(how);
+    }
 }

@@ -111,6 +111,7 @@ impl Kernel {
             next,
         };
         let id = self.threads.insert(thread).map_err(|_| Error::ArenaFull)?;
+        self.counters.threads_made += 1;
         if let Some(n) = next.and_then(|n| self.threads.get_mut(n)) {
             n.prev = Some(id);
         }

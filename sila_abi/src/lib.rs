@@ -13,10 +13,12 @@ pub mod ops;
 pub mod package;
 pub mod protocol;
 pub mod record;
+pub mod refusals;
 pub mod rights;
 pub mod sif;
 pub mod status;
 pub mod syscall;
+pub mod trace;
 pub mod trust;
 
 pub use error::Error;

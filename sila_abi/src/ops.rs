@@ -213,6 +213,30 @@ macro_rules! for_each_operation {
                 "The next device after cursor (0 to start): a crate::device::DeviceRecord in words 6 up. Word 0: cursor.";
             141 IrqUnbind(IrqHandler, MANAGE, plain) ()
                 "Forget the Notification; the device stays silent until the next IrqBind.";
+            160 MappingStatus(Mapping, READ, plain) ()
+                "Words: process id, address, pages, writable (0 or 1), page of the Region that comes first, device (0 or 1).";
+            161 EndpointStatus(Endpoint, READ, plain) ()
+                "Words: flags (crate::status::endpoint), ceiling, process id of the receiver (0: none), threads that wait to be received, threads that wait to receive.";
+            162 NotificationStatus(Notification, READ, plain) ()
+                "Words: flags set and not yet taken (of a badged capability those of its badge), threads that wait, bound to a thread (0 or 1), time of the alarm (ns since boot; u64::MAX: none), flags of the alarm (as word 0).";
+            163 JobStatus(Job, READ, plain) ()
+                "Words: processes, those among them that have ended, Handovers.";
+            164 ReplyStatus(Reply, NONE, plain) ()
+                "Words: the caller waits (0 or 1), it waits for a fault to be dealt with (0 or 1), most words that an answer may have, most capabilities.";
+            165 IrqStatus(IrqHandler, READ, plain) ()
+                "Words: bound to a Notification that lives (0 or 1), silent until IrqAck or IrqBind (0 or 1), interrupts so far.";
+            166 PortStatus(IoPorts, READ, plain) ()
+                "Word 0: how many ports there are.";
+            167 ProcessUsage(Process, READ, plain) ()
+                "Words: process id, threads, frame quota, frames used, object byte quota, object bytes used. Of one that has ended all but the id are 0.";
+            170 SystemCounters(SystemControl, READ, plain) ()
+                "A crate::status::CounterRecord in words 0 up.";
+            171 SystemTrace(SystemControl, MANAGE, plain) (kinds: Word)
+                "Record events of the kinds whose bits (1 << crate::trace::Kind) are set, from now on; 0 stops. Words: the kinds before, the next record's sequence number.";
+            172 SystemTraceRead(SystemControl, READ, plain) (sequence: Word)
+                "Records of the trace from a sequence number on. Words: next sequence, records (crate::trace::Record) that follow in words 6 up, records lost before them, kinds recorded now, records that the kernel keeps.";
+            173 SystemAudit(SystemControl, MANAGE, plain) ()
+                "As TestAudit; InvalidOperation unless the system was started to be audited (audit=on) or is a test system.";
         }
     };
 }

@@ -53,3 +53,81 @@ pub struct MemoryRecord {
     /// Bytes of RAM that the firmware reported as usable.
     pub ram_bytes: u64,
 }
+
+/// Flags of an Endpoint, as EndpointStatus returns them.
+pub mod endpoint {
+    /// Waiting callers outlive the receiver.
+    pub const DURABLE: u64 = 1 << 0;
+    /// It carries a service label.
+    pub const LABELLED: u64 = 1 << 1;
+    /// A Handover covers it.
+    pub const COVERED: u64 = 1 << 2;
+    /// The Handover has shut its gate.
+    pub const SHUT: u64 = 1 << 3;
+}
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $name:ident = $label:literal,)*) => {
+        /// What the kernel has counted since boot, for `counters`. Words 0 and up of a SystemCounters result, in
+        /// order.
+        ///
+        /// The short paths count nothing: what is said to be exact follows from numbers that they hand out, or
+        /// cannot happen there.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+        #[repr(C)]
+        pub struct CounterRecord { $($(#[doc = $doc])+ pub $name: u64,)* }
+
+        impl CounterRecord {
+            /// Each counter with the words that name it.
+            pub fn rows(&self) -> [(&'static str, u64); CounterRecord::COUNT] {
+                [$(($label, self.$name)),*]
+            }
+
+            /// How many counters there are.
+            pub const COUNT: usize = size_of::<CounterRecord>() / 8;
+        }
+    };
+}
+
+counters! {
+    /// System calls that no short path took.
+    general_calls = "system calls by the general path",
+    /// System calls that ended with an error. Exact.
+    refused_calls = "system calls refused",
+    /// System calls that were preempted and begun anew. Exact.
+    restarted_calls = "system calls restarted",
+    /// System calls refused for want of frames, object bytes or room in an arena. Exact.
+    exhausted_calls = "refused for want of memory",
+    /// Calls, and faults reported as calls, that were received. Exact.
+    received = "calls received",
+    /// Those among them that no short path took. Exact.
+    received_generally = "received by the general path",
+    /// Times that the scheduler chose a thread. A direct switch between caller and server is none.
+    thread_choices = "threads chosen by the scheduler",
+    /// Times that the scheduler chose the verification context. Exact.
+    verification_choices = "verification chosen by the scheduler",
+    /// Times that the scheduler found nothing to run. Exact.
+    idle_choices = "idle chosen by the scheduler",
+    /// Interrupts of the timer. Exact.
+    timer_interrupts = "interrupts of the timer",
+    /// Interrupts of devices. Exact.
+    device_interrupts = "interrupts of devices",
+    /// Faults of threads that no short path made calls.
+    general_faults = "faults by the general path",
+    /// Times that translations were flushed after unmapping or protecting pages, but for short unmaps.
+    flushes = "flushes of translations",
+    /// Verifications that were begun. Exact.
+    verifications = "verifications begun",
+    /// Verifications whose verdict was a refusal, or came to nothing. Exact.
+    verifications_refused = "verifications refused",
+    /// Processes that were made. Exact.
+    processes_made = "processes made",
+    /// Processes that have ended and returned everything. Exact.
+    processes_ended = "processes ended",
+    /// Threads that were made. Exact.
+    threads_made = "threads made",
+    /// Steps of the reaper. Exact.
+    reaper_steps = "steps of the reaper",
+    /// Records of the trace that were written. Exact.
+    traced = "trace records written",
+}

@@ -5,7 +5,7 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "helpers of tests, which Clippy does not see as tests")]
 
 use sila_abi::object::ObjectType;
-use sila_abi::ops::{Arg, OpInfo, TABLE};
+use sila_abi::ops::TABLE;
 use sila_abi::protocol::deep_compression::DecompressionError;
 use sila_abi::protocol::module_manager::LoadError;
 use sila_abi::protocol::registry::RegistryError;
@@ -13,58 +13,15 @@ use sila_abi::protocol::{layout, lifecycle, text, wire};
 use sila_abi::rights::Rights;
 use sila_abi::sif::ABI_VERSION;
 use sila_abi::syscall::{Call, MAX_CAPS, MAX_WORDS, Outcome, REGISTER_WORDS, Receive, Slot, Tag};
-use sila_abi::{Error, manifest};
+use sila_abi::{Error, manifest, refusals};
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use table::{arguments, compare, doc_of, mode, page_of, plain, rights, root, source};
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("sila_abi lies in the tree").to_path_buf()
-}
-
-fn source(path: &str) -> String {
-    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
-}
+mod table;
 
 // ---- the ABI chapter ------------------------------------------------------------------------------------
-
-/// The doc comment above an item, as one line; the item is found by how its line begins.
-fn doc_of(text: &str, begins: &str) -> String {
-    let lines: Vec<&str> = text.lines().map(str::trim).collect();
-    let at = lines.iter().position(|line| line.starts_with(begins));
-    let at = at.unwrap_or_else(|| panic!("no line begins with `{begins}`"));
-    let from = lines[..at].iter().rposition(|line| !line.starts_with("///")).map_or(0, |i| i + 1);
-    let words: Vec<&str> = lines[from..at].iter().map(|line| line.trim_start_matches("///").trim()).collect();
-    plain(&words.join(" "))
-}
-
-/// Rust's doc links mean nothing in the book: they become code.
-fn plain(text: &str) -> String {
-    text.replace("[`", "`").replace("`]", "`").replace("crate::", "sila_abi::").replace('|', "\\|")
-}
-
-fn rights(set: Rights) -> String {
-    let names: Vec<&str> = set.iter_names().map(|(name, _)| name).collect();
-    if names.is_empty() { "none".into() } else { names.join(", ") }
-}
-
-fn arguments(row: &OpInfo) -> String {
-    let one = |(name, kind): &(&str, Arg)| match kind {
-        Arg::Word => format!("{name}: word"),
-        Arg::Dst => format!("{name}: free slot"),
-        Arg::Cap(object, set) => format!("{name}: {} ({})", object.name(), rights(*set)),
-    };
-    if row.args.is_empty() { "-".into() } else { row.args.iter().map(one).collect::<Vec<_>>().join("; ") }
-}
-
-fn mode(row: &OpInfo) -> &'static str {
-    match (row.blocks, row.restarts, row.endow_ok) {
-        (true, _, _) => "may wait",
-        (_, true, _) => "may restart",
-        (_, _, true) => "also endow-only",
-        _ => "",
-    }
-}
 
 /// Which bits a field has, from a word in which all of it is set.
 fn bits(mask: u64) -> String {
@@ -145,7 +102,11 @@ fn chapter() -> String {
     let object = source("sila_abi/src/object.rs");
     for &kind in ObjectType::ALL {
         let doc = doc_of(&object, &format!("{} = {},", kind.name(), kind as u8));
-        let _ = writeln!(out, "| {} | `{}` | {doc} |", kind as u8, kind.name());
+        let name = match TABLE.iter().any(|row| row.object == Some(kind)) {
+            true => format!("[`{}`](objects/{}.md)", kind.name(), page_of(kind)),
+            false => format!("`{}`", kind.name()),
+        };
+        let _ = writeln!(out, "| {} | {name} | {doc} |", kind as u8);
     }
 
     out.push_str("\n## Rights\n\n| Bit | Right | What it allows |\n|---|---|---|\n");
@@ -164,6 +125,16 @@ fn chapter() -> String {
         let (needs, arguments) = (rights(row.rights), arguments(row));
         let (number, name, mode, doc) = (row.op as u32, row.name, mode(row), plain(row.doc));
         let _ = writeln!(out, "| {number} | `{name}` | {object} | {needs} | {arguments} | {mode} | {doc} |");
+    }
+
+    out.push_str(
+        "\n## Refusals\n\nThe errors that each operation may end with. Any may end with `InvalidArgument` if its tag is \
+         malformed. Every refusal that the kernel's host tests meet is held against this table.\n\n\
+         | Operation | Errors |\n|---|---|\n",
+    );
+    for row in TABLE {
+        let errors: Vec<String> = refusals::of(row.op).map(|error| format!("`{}`", error.name())).collect();
+        let _ = writeln!(out, "| `{}` | {} |", row.name, errors.join(", "));
     }
 
     out.push_str("\n## Errors of the kernel\n\n| Number | Error | Meaning |\n|---|---|---|\n");
@@ -237,18 +208,7 @@ fn places(out: &mut String) {
 
 #[test]
 fn abi_chapter_is_what_the_tables_say() {
-    let path = root().join("docs/abi.md");
-    let wanted = chapter();
-    if std::env::var_os("SILA_WRITE_BOOK").is_some() {
-        fs::write(&path, &wanted).expect("the chapter can be written");
-    }
-    let found = fs::read_to_string(&path).unwrap_or_default();
-    let first = found.lines().zip(wanted.lines()).find(|(a, b)| a != b);
-    assert!(
-        found == wanted,
-        "docs/abi.md is out of date (first difference: {first:?}); \
-         SILA_WRITE_BOOK=1 cargo test -p sila_abi --test book writes it"
-    );
+    compare(&root().join("docs/abi.md"), &chapter(), "cargo test -p sila_abi --test book");
 }
 
 // ---- links ----------------------------------------------------------------------------------------------

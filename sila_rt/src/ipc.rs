@@ -187,6 +187,11 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// Its slot, for operations that ask about it.
+    pub fn slot(&self) -> Slot {
+        self.slot.slot()
+    }
+
     /// Answers the call. Never blocks.
     ///
     /// # Errors

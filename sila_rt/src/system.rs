@@ -6,8 +6,9 @@ use alloc::vec::Vec;
 use sila_abi::device::DeviceRecord;
 use sila_abi::protocol::wire;
 use sila_abi::record::Name;
-use sila_abi::status::{MemoryRecord, ProcessRecord};
+use sila_abi::status::{CounterRecord, MemoryRecord, ProcessRecord};
 use sila_abi::syscall::MAX_WORDS;
+use sila_abi::trace::{RECORD_WORDS, Record};
 use sila_abi::{Error, Op, Slot};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -152,6 +153,63 @@ pub fn memory(control: Slot) -> Result<MemoryRecord, CallError> {
     let mut words = [0; MAX_WORDS];
     invoke_long(control, Op::SystemMemory, &[], &mut words)?;
     record(&words, 0).ok_or(Error::InvalidOperation.into())
+}
+
+/// What the kernel has counted.
+///
+/// # Errors
+/// The kernel's.
+pub fn counters(control: Slot) -> Result<CounterRecord, CallError> {
+    let mut words = [0; MAX_WORDS];
+    invoke_long(control, Op::SystemCounters, &[], &mut words)?;
+    record(&words, 0).ok_or(Error::InvalidOperation.into())
+}
+
+/// A piece of the kernel's trace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TracePiece {
+    /// What to ask for next.
+    pub next: u64,
+    /// How many records before these are lost.
+    pub lost: u64,
+    /// Bits of the kinds that are recorded now.
+    pub kinds: u64,
+    /// How many records the kernel keeps.
+    pub kept: u64,
+    /// The records.
+    pub records: Vec<Record>,
+}
+
+/// Records of the trace from a sequence number on; none if there are no more yet.
+///
+/// # Errors
+/// The kernel's: `InvalidArgument` beyond the next record's sequence number.
+pub fn trace(control: Slot, sequence: u64) -> Result<TracePiece, CallError> {
+    let mut words = [0; MAX_WORDS];
+    invoke_long(control, Op::SystemTraceRead, &[sequence], &mut words)?;
+    let [next, count, lost, kinds, kept, ..] = words;
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    let places = words.get(6..).unwrap_or_default().chunks_exact(RECORD_WORDS).take(count);
+    let records = places.filter_map(|place| record(place, 0)).collect();
+    Ok(TracePiece { next, lost, kinds, kept, records })
+}
+
+/// What the kernel's page-table walker says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audit {
+    /// Every rule holds over so many pages.
+    Sound(u64),
+    /// A rule is broken: its number, the process, the address.
+    Broken(u64, u64, u64),
+}
+
+/// Has the kernel walk every page table.
+///
+/// # Errors
+/// The kernel's: `InvalidOperation` unless the system was started to be audited.
+pub fn audit(control: Slot) -> Result<Audit, CallError> {
+    let [pages, rule, process, address, ..] = op::SystemAudit(control)?.words;
+    Ok(if rule == 0 { Audit::Sound(pages) } else { Audit::Broken(rule, process, address) })
 }
 
 /// Creates a process (the operation's own description has the arguments). Each grant is a request's index and the

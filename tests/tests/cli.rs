@@ -96,6 +96,73 @@ fn loaded_modules_stand_in_the_second_ps() -> Result<(), Failed> {
     Ok(())
 }
 
+fn introspection() -> Result<&'static Ran, Failed> {
+    static SESSION: OnceLock<Result<Ran, String>> = OnceLock::new();
+    let script = "trace; trace on call reply process-create verify-end; load counter; call counter add 5; trace off; \
+                  trace show 1000; counters; caps counter; devices; audit; poweroff";
+    let run = || sila(&["run", "--audit-mappings", "--script", script]).map_err(|error| format!("{error:#}"));
+    SESSION.get_or_init(run).as_ref().map_err(Failed::from)
+}
+
+/// What a command printed: the lines between it and the next prompt.
+fn printed<'a>(ran: &'a Ran, command: &str) -> Vec<&'a str> {
+    let prompt = format!("sila> {command}");
+    let lines = ran.out.lines().skip_while(|line| line.trim() != prompt).skip(1);
+    lines.take_while(|line| !line.starts_with("sila> ")).collect()
+}
+
+fn the_trace_shows_a_load_in_order() -> Result<(), Failed> {
+    let ran = introspection()?;
+    ran.want(printed(ran, "trace") == ["no events were recorded"], "nothing is recorded at first")?;
+    let shown = printed(ran, "trace show 1000");
+    let of = |event: &str, part: &str| {
+        let found = |line: &&str| line.split_whitespace().any(|word| word == event) && line.contains(part);
+        shown.iter().position(|line| found(&line))
+    };
+    let made = of("process-create", "counter: 1 threads");
+    let verified = of("verify-end", "a process: done");
+    let called = shown
+        .iter()
+        .position(|line| line.contains("console") && line.contains(" call ") && line.contains("counter"));
+    let order = made.is_some() && made < verified && verified < called;
+    ran.want(order, "a process should be made, its verification end, and the console call it")?;
+    let answered =
+        shown.iter().any(|line| line.contains(" reply ") && line.contains("to ") && line.contains("console"));
+    ran.want(answered, "the answer should be there")?;
+    ran.want(
+        !shown.iter().any(|line| line.contains(" enter ")),
+        "kinds that nobody asked for are not recorded",
+    )
+}
+
+fn counters_and_capabilities_are_listed() -> Result<(), Failed> {
+    let ran = introspection()?;
+    let counted = printed(ran, "counters");
+    let value = |name: &str| {
+        let line = counted.iter().find(|line| line.starts_with(name))?;
+        line.split_whitespace().last()?.parse::<u64>().ok()
+    };
+    ran.want(value("processes made").is_some_and(|made| made >= 6), "five agents and a module were made")?;
+    ran.want(value("verifications begun") == Some(1), "one verification was begun")?;
+    ran.want(value("trace records written").is_some_and(|n| n > 4), "events were recorded")?;
+    let caps = printed(ran, "caps counter");
+    for object in ["Process", "Thread", "Pool", "Endpoint"] {
+        ran.want(caps.iter().any(|line| line.contains(object)), &format!("counter should hold a {object}"))?;
+    }
+    ran.want(printed(ran, "devices").len() > 4, "devices should be listed")
+}
+
+fn an_audited_session_says_that_every_rule_holds() -> Result<(), Failed> {
+    let ran = introspection()?;
+    ran.want(ran.status == 0, "the session should end with status 0")?;
+    let sound = |line: &&str| line.ends_with("user pages, every rule holds");
+    ran.want(printed(ran, "audit").iter().any(|line| sound(&line.trim())), "audit should say so")?;
+    ran.want(
+        ran.err.lines().any(|line| line.starts_with("sila: audit: ") && sound(&line)),
+        "and the tool at the end",
+    )
+}
+
 fn an_unknown_module_ends_with_status_1_and_its_name() -> Result<(), Failed> {
     let ran = sila(&["run", "--script", "load nosuch; poweroff"])?;
     ran.want(ran.status == 1, "the status should be 1")?;
@@ -142,6 +209,9 @@ fn main() {
         the_counter_reads_5
         wasm_computes_a_fibonacci_number
         loaded_modules_stand_in_the_second_ps
+        the_trace_shows_a_load_in_order
+        counters_and_capabilities_are_listed
+        an_audited_session_says_that_every_rule_holds
         an_unknown_module_ends_with_status_1_and_its_name
         a_package_with_a_flipped_byte_is_refused_and_the_system_serves_on
     ];

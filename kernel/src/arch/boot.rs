@@ -199,11 +199,15 @@ fn map_devices(info: &bootloader_api::BootInfo, tables: &Tables, free: &mut Rang
     Devices { framebuffer, screen, lapic, ioapics, hpet }
 }
 
+/// A boot flag that is on or off; there are none but under a hypervisor.
+fn flag(facts: &Facts, name: &[u8]) -> Option<bool> {
+    let flags = if facts.features.contains(Features::HYPERVISOR) { fwcfg::flags() } else { None };
+    flags.and_then(|(bytes, length)| fwcfg::switch(bytes.get(..length)?, name))
+}
+
 /// Mitigations for this processor, with the boot flags' say.
 fn decide(facts: &Facts) -> Mitigations {
-    let flags = if facts.features.contains(Features::HYPERVISOR) { fwcfg::flags() } else { None };
-    let kpti = flags.and_then(|(bytes, length)| fwcfg::switch(bytes.get(..length)?, b"kpti"));
-    mitigations(facts, kpti)
+    mitigations(facts, flag(facts, b"kpti"))
 }
 
 /// Physical start and length of the boot bundle.
@@ -325,6 +329,7 @@ fn start_core(found: &Found, devices: DeviceTable) -> ! {
         usable: usable.get(..count).unwrap_or(&[]),
         bundle: found.bundle.and_then(|(at, bytes)| Some((bundle_bytes(at, bytes), Frame::containing(at)?))),
         devices,
+        audit: flag(&found.facts, b"audit").unwrap_or(false),
         #[cfg(feature = "self-check")]
         com1_line: u8::try_from(found.tables.isa[4].line).unwrap_or(u8::MAX),
         #[cfg(feature = "self-check")]

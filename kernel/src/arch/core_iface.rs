@@ -23,6 +23,9 @@ pub struct BootInfo<'a> {
     pub bundle: Option<(&'static [u8], Frame)>,
     /// What may be handed out of devices.
     pub devices: DeviceTable,
+    /// Page tables are to be audited.
+    #[cfg_attr(feature = "self-check", expect(dead_code, reason = "the self-check's core has no audit"))]
+    pub audit: bool,
     /// The global interrupt line of COM1.
     #[cfg(feature = "self-check")]
     pub com1_line: u8,
@@ -108,7 +111,7 @@ mod real {
             }
             let ram_bytes = u64::from(frames.total()) * FRAME_SIZE as u64;
             let devices = info.devices;
-            let info = kernel::boot::BootInfo { bundle, bundle_frame, ram_bytes };
+            let info = kernel::boot::BootInfo { bundle, bundle_frame, ram_bytes, audit: info.audit };
             Self::boot(machine, frames, devices, &info).map_err(|error| {
                 log!(Error, "{error}");
                 Refused

@@ -1,7 +1,7 @@
 //! Boot flags from QEMU: the string `opt/sila/kernel` of its firmware configuration device.
 //!
 //! Owns nothing. Asked only under a hypervisor; on other machines there are no flags. Known flags:
-//! `kpti=on`, `kpti=off`. Every loop is bounded.
+//! `kpti=on`, `kpti=off`; `audit=on`. Every loop is bounded.
 
 use super::regs::{in8, out16};
 

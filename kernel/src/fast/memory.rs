@@ -94,7 +94,9 @@ impl Kernel {
         // From here on nothing fails.
         payer.bytes.used = payer.bytes.used.wrapping_add(cost::<Mapping>());
         let table = Some(table);
-        let mapping = Mapping { pool, caps: 1, region, process, range, writable, table, prev: None, next };
+        let offset = offset as u32;
+        let mapping =
+            Mapping { pool, caps: 1, region, process, range, offset, writable, table, prev: None, next };
         let id = self.mappings.insert(mapping).ok()?;
         self.link_mapping(id, process, next, region, writable);
         let object = reference(ObjectType::Mapping, id);

@@ -157,8 +157,9 @@ impl Kernel {
         self.open_gates(id);
         self.uncover(m, id);
         if let Some(h) = self.handovers.get_mut(id) {
-            (h.state, h.cause) = (State::Aborted, cause);
+            h.cause = cause;
         }
+        self.set_state(id, State::Aborted);
         self.drop_orphaned_deposits(m, id);
         self.announce(id);
     }

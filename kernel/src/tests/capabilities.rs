@@ -91,6 +91,8 @@ fn objects(w: &mut World, a: Actor) -> Vec<(ObjectType, crate::cap::ObjRef)> {
     ] {
         found.push(crate::cap::ObjRef { kind, index: 0, generation: 1 });
     }
+    // The Reply to a call that was answered.
+    found.push(Cap::reply(a.thread.index(), 0, 0).object);
     found.into_iter().map(|o| (o.kind, o)).collect()
 }
 

@@ -63,7 +63,7 @@ fn named(index: u8) -> PciDevice {
 }
 
 fn object(w: &mut World, kind: BootObjectKind) -> Result<Option<Cap>, BootError> {
-    let info = BootInfo { bundle: &[], bundle_frame: Frame(0), ram_bytes: 0 };
+    let info = BootInfo { bundle: &[], bundle_frame: Frame(0), ram_bytes: 0, audit: false };
     w.k.boot_object(&mut w.m, &BootObject { name: Name::new("it").unwrap(), kind }, &info)
 }
 
@@ -434,17 +434,23 @@ fn the_line_of_a_serial_port_stays_masked_until_its_driver_acknowledges() {
     mint(&mut w, a, IRQ, BootObjectKind::IrqHandler { line: 4 });
     w.invoke(a, POOL, Op::NotificationCreate, &[NOTE.0.into()]).unwrap();
     assert_eq!(w.invoke(a, IRQ, Op::IrqAck, &[]), Err(Error::NotBound));
+    let status = |w: &mut World| w.invoke(a, IRQ, Op::IrqStatus, &[]).unwrap();
+    assert_eq!(status(&mut w)[..3], [0, 1, 0]);
     w.invoke(a, IRQ, Op::IrqBind, &[NOTE.0.into(), 1]).unwrap();
     assert!(!w.m.masked[4]);
-    for _ in 0..40 {
+    assert_eq!(status(&mut w)[..3], [1, 0, 0]);
+    for count in 1..=40 {
         arrive(&mut w, 4);
         assert!(w.m.masked[4]);
         assert_eq!(flags(&mut w, a, NOTE), 1);
+        assert_eq!(status(&mut w)[..3], [1, 1, count]);
     }
     w.invoke(a, IRQ, Op::IrqAck, &[]).unwrap();
     assert!(!w.m.masked[4]);
+    assert_eq!(status(&mut w)[1], 0);
     w.invoke(a, IRQ, Op::IrqUnbind, &[]).unwrap();
     assert!(w.m.masked[4]);
+    assert_eq!(status(&mut w)[..2], [0, 1]);
     arrive(&mut w, 4);
     assert_eq!(flags(&mut w, a, NOTE), 0);
 }

@@ -143,25 +143,6 @@ fn a_region_half_made_by_a_dying_thread_is_returned() {
     assert_eq!(w.invoke(a, POOL, Op::PoolStatus, &[]).unwrap(), pool);
 }
 
-/// A process with every kind of page, and the addresses of its code page and of a read-only mapping.
-fn audited(w: &mut World) -> (Actor, crate::machine::Frame) {
-    let a = w.actor(50);
-    region(w, a, 2);
-    w.invoke(a, Slot(REGION as u16), Op::RegionSeal, &[]).unwrap();
-    map(w, a, AT, 1, 0, MAPPING).unwrap();
-    let image = crate::kernel::id_of(&w.k.find(a.process, Slot(REGION as u16)).unwrap().cap);
-    w.k.pin_region(image, true);
-    w.k.processes.get_mut(a.process).unwrap().image = Some(image);
-    let range = crate::paging::UserRange::new(AT + 0x1000, 1).unwrap();
-    w.k.map_pages(&mut w.m, a.process, range, crate::paging::Access::Execute, |k, m, _| {
-        k.region_frame(m, image, 1)
-    })
-    .unwrap();
-    w.k.map_owned(&mut w.m, a.process, crate::paging::UserRange::new(AT + 0x2000, 1).unwrap()).unwrap();
-    let root = w.k.processes.get(a.process).unwrap().roots.unwrap().kernel;
-    (a, root)
-}
-
 /// Changes the leaf of one page.
 pub fn tamper(w: &mut World, root: crate::machine::Frame, address: u64, change: impl Fn(u64) -> u64) {
     use crate::machine::Machine;
@@ -172,35 +153,6 @@ pub fn tamper(w: &mut World, root: crate::machine::Frame, address: u64, change: 
     }
     let leaf = &mut w.m.frame(table)[(address >> 12) as usize & 511];
     *leaf = change(*leaf);
-}
-
-#[test]
-fn the_audit_accepts_sound_tables_and_names_each_broken_rule() {
-    use crate::audit::Rule;
-    use crate::paging::{NO_EXECUTE, OWNED, WRITABLE};
-    let mut w = World::new();
-    audited(&mut w);
-    assert_eq!(w.k.audit(&mut w.m), Ok(4), "code, mapping, data and message page");
-    type Change = fn(u64) -> u64;
-    let cases: [(u64, Change, Rule); 5] = [
-        (AT + 0x1000, |e| e | WRITABLE, Rule::WriteXorExecute),
-        (AT + 0x2000, |e| e & !NO_EXECUTE & !WRITABLE, Rule::VerifiedCode),
-        (AT, |e| e | WRITABLE, Rule::NoWritableAlias),
-        (AT + 0x2000, |e| e & !OWNED, Rule::NoWritableAlias),
-        (AT + 0x2000, |e| e & !OWNED & !WRITABLE, Rule::Explained),
-    ];
-    for (address, change, rule) in cases {
-        let mut w = World::new();
-        let (_, root) = audited(&mut w);
-        tamper(&mut w, root, address, change);
-        let v = w.k.audit(&mut w.m).unwrap_err();
-        assert_eq!((v.rule, v.address), (rule, address));
-    }
-    let mut w = World::new();
-    let (_, root) = audited(&mut w);
-    use crate::machine::Machine;
-    w.m.frame(root)[300] = 7;
-    assert_eq!(w.k.audit(&mut w.m).unwrap_err().rule, Rule::KernelHalf);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Host tests of the core: processes without images make system calls on a simulated machine.
 
 mod abuse;
+mod audit;
 mod capabilities;
 mod devices;
 mod failing;
@@ -13,7 +14,10 @@ mod memory;
 mod model;
 mod processes;
 mod recharge;
+pub(crate) mod refusals;
 mod signed;
+mod status;
+mod trace;
 
 use std::vec::Vec;
 
@@ -90,6 +94,7 @@ impl World {
         (10..count).for_each(|f| frames.add(Frame(f)));
         let mut k = Kernel::new(frames, capacities).unwrap();
         k.prepare_checks();
+        k.prepare_audit();
         World { k, m: SimMachine::new(count as usize), checks: true, general: false }
     }
 
@@ -168,7 +173,12 @@ impl World {
     /// Puts a capability into a slot of a process.
     pub fn give(&mut self, a: Actor, slot: Slot, object: crate::cap::ObjRef, rights: Rights) {
         let at = self.k.free_slot(a.process, slot).unwrap();
-        self.k.install(at, Cap { object, rights, badge: 0 });
+        let cap = Cap { object, rights, badge: 0 };
+        if object.kind == ObjectType::Reply {
+            self.k.caps.insert_reply(at, cap);
+        } else {
+            self.k.install(at, cap);
+        }
     }
 
     /// Copies a capability from one process to another, as a child, with those of the rights that it has.

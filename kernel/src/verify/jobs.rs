@@ -3,6 +3,7 @@
 
 use sila_abi::Error;
 use sila_abi::syscall::Outcome;
+use sila_abi::trace::Kind;
 
 use super::{COPY_MAX, Job, QUEUE, QUEUE_OF_ONE, Request, Verdict, Wanted, Work, chain_fail};
 use crate::kernel::{Attention, Fail, Kernel, Running};
@@ -26,6 +27,7 @@ impl Kernel {
             return Err(Error::VerificationBusy);
         }
         let priority = self.threads.get(thread).map_or(0, |t| t.effective);
+        self.note_verification(Kind::VerifyQueue, &wanted, priority.into());
         self.verifier.queue.push(Request { thread: Some(thread), priority, wanted });
         self.attention |= Attention::SCHEDULE;
         Ok(())
@@ -53,6 +55,8 @@ impl Kernel {
             self.fill_work(&mut work, &job.request.wanted);
             m.start_verification(work);
         }
+        self.counters.verifications += 1;
+        self.note_verification(Kind::VerifyBegin, &job.request.wanted, job.request.priority.into());
         self.verifier.active = Some(job);
     }
 
@@ -113,6 +117,9 @@ impl Kernel {
         // Nothing in here ends a thread, which might look for its job.
         let step = self.advance(m, &mut job, &work);
         if let Step::Done(result) = step {
+            let error = result.as_ref().err().map_or(0, |f| f.error as u64);
+            self.counters.verifications_refused += u64::from(error != 0);
+            self.note_verification(Kind::VerifyEnd, &job.request.wanted, error);
             self.release_request(&job.request.wanted);
             if let Some(thread) = job.request.thread {
                 self.answer_verified(thread, result);
@@ -185,6 +192,10 @@ impl Kernel {
     }
 
     fn answer_verified(&mut self, thread: ThreadId, result: Result<(), Fail>) {
+        #[cfg(test)]
+        if let Err(f) = &result {
+            crate::tests::refusals::met(sila_abi::syscall::Tag(self.registers(thread).rax), f.error);
+        }
         match result {
             Ok(()) => self.wake(thread, Outcome::message(0, 0, 0), 0, &[]),
             Err(f) => {

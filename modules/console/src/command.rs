@@ -5,6 +5,10 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use sila_rt::sila_abi::record::{Name, Version};
+use sila_rt::sila_abi::trace::{ALL_KINDS, Kind, bit};
+
+/// Records that `trace show` shows unless told otherwise.
+pub const SHOWN: usize = 50;
 
 /// A command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,11 +20,19 @@ pub enum Command {
     /// List the processes.
     Ps,
     /// List a process's capabilities.
-    Caps(u64),
+    Caps(Process),
     /// Show totals of memory.
     Mem,
     /// List the devices.
     Devices,
+    /// Show what the kernel has counted.
+    Counters,
+    /// Record kinds of events, or none any more.
+    Trace(u64),
+    /// Show the newest records.
+    TraceShow(usize),
+    /// Have the page tables walked.
+    Audit,
     /// List the modules that ModuleManager knows.
     Modules,
     /// List the registered services.
@@ -51,13 +63,27 @@ pub enum Command {
     PowerOff,
 }
 
+/// A process, as people name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Process {
+    /// By its id.
+    Id(u64),
+    /// By its module's name: the first one of that name.
+    Name(Name),
+}
+
 /// Each command's form and what it does, in the order of `help`.
 pub const HELP: &[(&str, &str)] = &[
     ("help", "list these commands"),
     ("ps", "list the processes"),
-    ("caps ID", "list the capabilities of a process"),
+    ("caps ID|NAME", "list the capabilities of a process"),
     ("mem", "show memory in use"),
     ("devices", "list the devices, and what of each was handed out"),
+    ("counters", "show what the kernel has counted"),
+    ("trace [show [N]]", "show the newest events that the kernel has recorded: 50, or N"),
+    ("trace on [KINDS…]", "record events of these kinds, or of all but enter and leave"),
+    ("trace off", "record no events any more"),
+    ("audit", "walk every page table (in systems started with --audit-mappings, and test systems)"),
     ("modules", "list the modules that were loaded"),
     ("services", "list the registered services"),
     ("load NAME[@VERSION]", "load a module: the newest version, or that one"),
@@ -81,12 +107,15 @@ pub fn parse(line: &str) -> Result<Command, String> {
         "ps" => plain(Command::Ps),
         "mem" => plain(Command::Mem),
         "devices" => plain(Command::Devices),
+        "counters" => plain(Command::Counters),
+        "audit" => plain(Command::Audit),
+        "trace" => trace(arguments),
         "modules" => plain(Command::Modules),
         "services" => plain(Command::Services),
         "uptime" => plain(Command::Uptime),
         "log" => plain(Command::Log),
         "poweroff" => plain(Command::PowerOff),
-        "caps" => process_id(verb, arguments).map(Command::Caps),
+        "caps" => process(arguments).map(Command::Caps),
         "stop" => process_id(verb, arguments).map(Command::Stop),
         "load" => load(arguments),
         "call" => call(arguments),
@@ -103,6 +132,45 @@ fn process_id(verb: &str, arguments: &[&str]) -> Result<u64, String> {
         [id] => id.parse().map_err(|_| format!("{verb}: `{id}` is not a process id; `ps` shows them")),
         _ => Err(format!("{verb}: takes one process id: {verb} ID")),
     }
+}
+
+fn process(arguments: &[&str]) -> Result<Process, String> {
+    match arguments {
+        [one] => match one.parse() {
+            Ok(id) => Ok(Process::Id(id)),
+            Err(_) => name("caps", "process", one).map(Process::Name),
+        },
+        _ => Err("caps: takes one process: caps ID|NAME".into()),
+    }
+}
+
+fn trace(arguments: &[&str]) -> Result<Command, String> {
+    const FORM: &str = "trace: takes `show [N]`, `on [KINDS…]` or `off`";
+    match arguments {
+        [] | ["show"] => Ok(Command::TraceShow(SHOWN)),
+        ["show", count] => match count.parse() {
+            Ok(count) => Ok(Command::TraceShow(count)),
+            Err(_) => Err(format!("trace: `{count}` is not a number of records")),
+        },
+        ["off"] => Ok(Command::Trace(0)),
+        ["on"] => Ok(Command::Trace(ALL_KINDS & !bit(Kind::Enter) & !bit(Kind::Leave))),
+        ["on", kinds @ ..] => {
+            kinds.iter().try_fold(0, |all, kind| Ok(all | kind_bit(kind)?)).map(Command::Trace)
+        }
+        _ => Err(FORM.into()),
+    }
+}
+
+/// The bit of a kind of events by its name; `all` is every kind.
+fn kind_bit(text: &str) -> Result<u64, String> {
+    if text == "all" {
+        return Ok(ALL_KINDS);
+    }
+    let found = Kind::ALL.iter().find(|kind| kind.name() == text);
+    found.map(|kind| bit(*kind)).ok_or_else(|| {
+        let names: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+        format!("trace: no kind of events is called `{text}`; there are all, {}", names.join(", "))
+    })
 }
 
 fn name(verb: &str, what: &str, text: &str) -> Result<Name, String> {
@@ -151,8 +219,13 @@ mod tests {
     #[test]
     fn every_command_of_the_help_is_read() {
         for (form, _) in HELP {
-            let line =
-                form.replace("ID", "7").replace("NAME[@VERSION]", "counter").replace("SERVICE", "wasm");
+            let line = form
+                .replace("ID|NAME", "7")
+                .replace("ID", "7")
+                .replace("NAME[@VERSION]", "counter")
+                .replace("SERVICE", "wasm")
+                .replace("[show [N]]", "show 20")
+                .replace("[KINDS…]", "call reply");
             assert!(parse(&line).is_ok(), "{line}");
         }
         assert_eq!(parse("  ps  "), Ok(Command::Ps));
@@ -177,12 +250,34 @@ mod tests {
     }
 
     #[test]
+    fn caps_takes_an_id_or_a_name() {
+        assert_eq!(parse("caps 7"), Ok(Command::Caps(Process::Id(7))));
+        assert_eq!(parse("caps counter"), Ok(Command::Caps(Process::Name(name("counter")))));
+    }
+
+    #[test]
+    fn trace_takes_kinds_by_name() {
+        assert_eq!(parse("trace"), Ok(Command::TraceShow(SHOWN)));
+        assert_eq!(parse("trace show 7"), Ok(Command::TraceShow(7)));
+        assert_eq!(parse("trace off"), Ok(Command::Trace(0)));
+        assert_eq!(parse("trace on call map"), Ok(Command::Trace(bit(Kind::Call) | bit(Kind::Map))));
+        assert_eq!(parse("trace on all"), Ok(Command::Trace(ALL_KINDS)));
+        let Ok(Command::Trace(kinds)) = parse("trace on") else { panic!("not read") };
+        assert_eq!(kinds | bit(Kind::Enter) | bit(Kind::Leave), ALL_KINDS);
+        assert_ne!(kinds, ALL_KINDS);
+    }
+
+    #[test]
     fn wrong_commands_are_answered_with_a_sentence_that_names_them() {
         for (line, parts) in [
             ("frobnicate", &["`frobnicate`", "help"][..]),
             ("ps now", &["ps: takes no argument", "`now`"]),
-            ("caps", &["caps ID"]),
-            ("caps x", &["`x` is not a process id"]),
+            ("caps", &["caps ID|NAME"]),
+            ("caps X", &["`X`", "name a process"]),
+            ("trace on frob", &["`frob`", "process-end"]),
+            ("trace show x", &["`x`"]),
+            ("trace frob", &["trace: takes"]),
+            ("counters now", &["counters: takes no argument"]),
             ("stop 1 2", &["stop ID"]),
             ("load", &["load NAME"]),
             ("load a b", &["load NAME"]),

@@ -16,4 +16,5 @@ pub mod session;
 pub mod slots;
 pub mod system;
 pub mod table;
+pub mod trace;
 pub mod uart;

@@ -1,6 +1,6 @@
 //! Records of live state as text for people. Pure.
 
-use crate::command::HELP;
+use crate::command::{HELP, Process};
 use crate::table::{Align, Table};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -98,6 +98,18 @@ pub fn processes(records: &[ProcessRecord]) -> String {
 /// The name of a process in a list of records.
 pub fn process_name(records: &[ProcessRecord], id: u64) -> Option<String> {
     records.iter().find(|record| record.id == id).map(|record| text(&record.name, record.name_len))
+}
+
+/// The id and the name of a process in a list of records.
+pub fn find_process(records: &[ProcessRecord], process: &Process) -> Option<(u64, String)> {
+    let id = match process {
+        Process::Id(id) => *id,
+        Process::Name(name) => {
+            let named = |record: &&ProcessRecord| text(&record.name, record.name_len) == name.as_str();
+            records.iter().find(named)?.id
+        }
+    };
+    process_name(records, id).map(|name| (id, name))
 }
 
 /// Rights as words.

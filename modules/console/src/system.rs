@@ -1,9 +1,11 @@
 //! What the commands ask of the kernel and of other processes.
 
+use crate::command::Process;
 use crate::demo::Demo;
 use crate::devices;
 use crate::render;
 use crate::slots::{CONTROL, MANAGER, USER_POOL};
+use crate::trace;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -11,6 +13,7 @@ use sila_rt::CallError;
 use sila_rt::clock::{self, SECOND};
 use sila_rt::ipc::{self, Answer, Message};
 use sila_rt::memory::OwnRegion;
+use sila_rt::op;
 use sila_rt::service::{self, ServiceError};
 use sila_rt::sila_abi::Error;
 use sila_rt::sila_abi::protocol::layout::REGISTRY;
@@ -19,7 +22,7 @@ use sila_rt::sila_abi::protocol::registry::{self, RegistryError, Service};
 use sila_rt::sila_abi::protocol::{text, wire};
 use sila_rt::sila_abi::record::{Name, Version};
 use sila_rt::slots::OwnedSlot;
-use sila_rt::system;
+use sila_rt::system::{self, Audit};
 
 /// How long the console waits for an answer about what is there already.
 const QUERY: u64 = 10 * SECOND;
@@ -46,11 +49,13 @@ pub fn ps() -> Outcome {
     Ok(render::processes(&records))
 }
 
-/// `caps ID`.
-pub fn caps(process: u64) -> Outcome {
+/// `caps ID|NAME`.
+pub fn caps(process: &Process) -> Outcome {
     let records = system::processes(CONTROL).map_err(|error| refused("caps", "the kernel", error))?;
-    let name = render::process_name(&records, process)
-        .ok_or_else(|| format!("caps: there is no process {process}; `ps` lists them"))?;
+    let (process, name) = render::find_process(&records, process).ok_or_else(|| match process {
+        Process::Id(id) => format!("caps: there is no process {id}; `ps` lists them"),
+        Process::Name(name) => format!("caps: there is no process named `{name}`; `ps` lists them"),
+    })?;
     let records = system::capabilities(CONTROL, process)
         .map_err(|error| format!("caps: process {process} ({name}) could not be listed: {error}"))?;
     Ok(render::capabilities(&records))
@@ -66,6 +71,56 @@ pub fn mem() -> Outcome {
 pub fn devices() -> Outcome {
     let records = system::devices(CONTROL).map_err(|error| refused("devices", "the kernel", error))?;
     Ok(devices::table(&records))
+}
+
+/// `counters`.
+pub fn counters() -> Outcome {
+    let record = system::counters(CONTROL).map_err(|error| refused("counters", "the kernel", error))?;
+    Ok(trace::counters(&record))
+}
+
+/// `trace on` and `trace off`.
+pub fn trace(kinds: u64) -> Outcome {
+    let words = op::SystemTrace(CONTROL, kinds).map_err(|error| refused("trace", "the kernel", error))?.words;
+    Ok(trace::switched(kinds, words[1]))
+}
+
+/// `trace show`: the newest records, which it reads at once, so that they are of one moment.
+pub fn trace_show(count: usize) -> Outcome {
+    let failed = |error| refused("trace", "the kernel", error);
+    let written = system::counters(CONTROL).map_err(failed)?.traced;
+    let names = system::processes(CONTROL).map_err(failed)?;
+    let mut at = written.saturating_sub(count as u64);
+    let mut records = Vec::new();
+    let (mut lost, mut kinds) = (0, 0);
+    while at < written {
+        let piece = system::trace(CONTROL, at).map_err(failed)?;
+        lost += piece.lost;
+        kinds = piece.kinds;
+        if piece.records.is_empty() {
+            break;
+        }
+        records.extend(piece.records);
+        at = piece.next;
+    }
+    // Showing the records may have made some.
+    let wanted = usize::try_from(written.saturating_sub(at.saturating_sub(records.len() as u64)));
+    records.truncate(wanted.unwrap_or(0));
+    Ok(trace::table(&records, &names, kinds, lost))
+}
+
+/// `audit`.
+pub fn audit() -> Outcome {
+    match system::audit(CONTROL) {
+        Ok(Audit::Sound(pages)) => Ok(format!("{pages} user pages, every rule holds\n")),
+        Ok(Audit::Broken(rule, process, address)) => {
+            Err(format!("audit: rule {rule} is broken by process {process} at {address:#x}"))
+        }
+        Err(error) if error.error == Error::InvalidOperation => {
+            Err("audit: the system was not started to be audited (run --audit-mappings)".into())
+        }
+        Err(error) => Err(refused("audit", "the kernel", error)),
+    }
 }
 
 /// `uptime`.
@@ -241,7 +296,11 @@ mod tests {
         let name = Name::new("counter").unwrap();
         for (outcome, parts) in [
             (ps(), &["ps: ", "the kernel"][..]),
-            (caps(3), &["caps: "]),
+            (caps(&Process::Id(3)), &["caps: "]),
+            (counters(), &["counters: ", "the kernel"]),
+            (trace(2), &["trace: ", "the kernel"]),
+            (trace_show(5), &["trace: ", "the kernel"]),
+            (audit(), &["audit: "]),
             (mem(), &["mem: "]),
             (devices(), &["devices: ", "the kernel"]),
             (uptime(), &["uptime: "]),

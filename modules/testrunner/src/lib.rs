@@ -25,6 +25,8 @@ mod messages;
 mod processes;
 mod puppet;
 mod running;
+mod status;
+mod trace;
 mod transfer;
 
 use handover::{deaths, deposits, moving, refusals, states};
@@ -190,6 +192,25 @@ pub const TESTS: &[Test] = tests! {
         a_destination_filled_during_verification_is_refused
         a_stale_or_forged_revocation_is_refused
         a_key_revoked_during_verification_is_refused;
+    status:
+        a_mapping_tells_where_it_is_and_what_it_shows
+        an_endpoint_tells_who_receives_and_how_many_wait
+        a_sender_learns_nothing_of_the_other_senders
+        a_notification_tells_its_flags_and_keeps_them
+        a_badge_hides_the_flags_of_others
+        a_job_counts_its_processes
+        a_process_tells_what_it_uses
+        a_reply_tells_whether_its_caller_waits
+        an_interrupt_tells_whether_it_is_bound_and_silent
+        ports_tell_how_many_there_are;
+    trace:
+        the_trace_shows_exactly_what_was_done
+        the_trace_shows_a_process_from_its_making_to_its_end
+        the_trace_shows_a_call_to_another_process_and_its_answer
+        a_full_trace_counts_what_is_lost
+        kinds_that_do_not_exist_are_refused
+        counters_rise_by_what_they_count
+        the_page_tables_pass_the_audit;
     exhaustion:
         the_invariants_of_the_kernel_hold;
     hardware:

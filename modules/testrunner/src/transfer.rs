@@ -36,7 +36,7 @@ pub fn capabilities_travel_with_a_message(lab: &Lab) -> Outcome {
         op::CapStatus(slot).map(|status| [status.words[0], status.words[1], status.words[2]])
     };
     let kind = ObjectType::Notification as u64;
-    let all = (Rights::SEND | Rights::RECV | Rights::MANAGE | Rights::COPY).bits();
+    let all = (Rights::READ | Rights::SEND | Rights::RECV | Rights::MANAGE | Rights::COPY).bits();
     equal("the first capability", works("CapStatus", status(&first))?, [kind, all.into(), 0])?;
     equal("the second capability", works("CapStatus", status(&second))?, [kind, 0x104, 2])?;
     works("Signal", op::Signal(second.as_ref().map_or(Slot::NONE, OwnedSlot::slot), 7))?;

@@ -336,8 +336,10 @@ fn first_rights(kind: ObjectType) -> Rights {
     match kind {
         ObjectType::Pool => Rights::READ | Rights::CREATE | Rights::COPY | Rights::GRANT | Rights::MANAGE,
         ObjectType::Region => Rights::READ | Rights::WRITE | Rights::SEAL | Rights::COPY | Rights::MANAGE,
-        ObjectType::Endpoint => Rights::SEND | Rights::RECV | Rights::GRANT | Rights::MANAGE | Rights::COPY,
-        ObjectType::Notification => Rights::SEND | Rights::RECV | Rights::MANAGE | Rights::COPY,
+        ObjectType::Endpoint => Rights::USE.difference(Rights::WRITE | Rights::CREATE | Rights::SEAL),
+        ObjectType::Notification => {
+            Rights::READ | Rights::SEND | Rights::RECV | Rights::MANAGE | Rights::COPY
+        }
         _ => Rights::READ | Rights::MANAGE,
     }
 }
