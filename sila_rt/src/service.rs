@@ -115,8 +115,7 @@ impl Service {
     }
 
     /// Answers calls for ever. Each message goes to `handle` with up to `caps` capabilities; what that returns is
-    /// the reply. Capabilities that it does not take are deleted before the reply leaves. (Repeats of a call after
-    /// a restart are to be recognised here, by badge and call id.)
+    /// the reply. Capabilities that it does not take are deleted before the reply leaves.
     ///
     /// # Errors
     /// The kernel's, when receiving fails.
