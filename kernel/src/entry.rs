@@ -42,7 +42,9 @@ impl Kernel {
                 self.armed = u64::MAX;
                 self.ticking = false;
                 self.attention |= Attention::SCHEDULE;
-                self.run_timers(m);
+                if !self.run_timers(m) {
+                    self.reap_for_a_while(m);
+                }
             }
             Entry::Interrupt { line } => self.interrupt(m, line),
             Entry::VerificationDone => self.verification_done(m),

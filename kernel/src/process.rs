@@ -22,6 +22,8 @@ const SLOT_STEP: usize = 8;
 const MAPPING_STEP: u32 = 8;
 /// Private pages freed in one step, or one table, or none if the next is far.
 const FREE_STEP: u32 = 4;
+/// Steps of the reaper at a tick of the timer.
+const STEPS_PER_TICK: u32 = 16;
 /// Pools looked at in one step.
 const POOL_STEP: u32 = 16;
 
@@ -82,6 +84,16 @@ impl Kernel {
         }
         if self.nothing_to_reap() {
             self.attention -= Attention::REAP;
+        }
+    }
+
+    /// The reaper's turn at a tick at which nobody else has one.
+    pub(crate) fn reap_for_a_while(&mut self, m: &mut impl Machine) {
+        for _ in 0..STEPS_PER_TICK {
+            if self.nothing_to_reap() || m.interrupt_pending() {
+                return;
+            }
+            self.reap_step(m);
         }
     }
 

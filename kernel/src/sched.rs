@@ -18,6 +18,9 @@ use crate::queue::Alarm;
 /// set for an earlier slice.
 pub const SLICE: u64 = 10_000_000;
 
+/// Nanoseconds after which the reaper gets its turn though no thread enters the kernel.
+pub const REAP_TICK: u64 = 1_000_000;
+
 impl Kernel {
     /// The thread in an arena slot.
     pub(crate) fn thread_at(&self, index: u32) -> Option<ThreadId> {
@@ -147,10 +150,12 @@ impl Kernel {
         self.attention |= Attention::SCHEDULE;
     }
 
-    /// Runs every timer that is due.
-    pub(crate) fn run_timers(&mut self, m: &mut impl Machine) {
+    /// Runs every timer that is due; true if there was one.
+    pub(crate) fn run_timers(&mut self, m: &mut impl Machine) -> bool {
         let now = m.now();
+        let mut due = false;
         while let Some(alarm) = self.timers.pop_due(now) {
+            due = true;
             match alarm {
                 Alarm::Thread(i) => {
                     if let Some(id) = self.thread_at(i) {
@@ -166,6 +171,7 @@ impl Kernel {
                 Alarm::Handover(i) => self.handover_deadline(m, i),
             }
         }
+        due
     }
 
     /// Chooses what the CPU does next and arms the timer for it.
@@ -289,6 +295,9 @@ impl Kernel {
             }
             deadline = deadline.min(self.slice_end);
             self.ticking = true;
+        }
+        if !self.nothing_to_reap() {
+            deadline = deadline.min(m.now().saturating_add(REAP_TICK));
         }
         // A timer that is set for an earlier time finds nothing due, and is then set anew.
         if deadline < self.armed {

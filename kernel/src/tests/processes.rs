@@ -29,6 +29,35 @@ fn terminating_a_process_returns_every_frame_and_byte() {
     assert_eq!(w.baseline(), before);
 }
 
+/// An ended process is taken apart though the only thread that runs never enters the kernel.
+#[test]
+fn the_reaper_gets_its_turn_while_a_thread_spins() {
+    let mut w = World::new();
+    let spinner = w.actor(50);
+    let b = w.actor(40);
+    w.share(b, PROCESS, spinner, Slot(31), Rights::READ, 0);
+    w.switch_to(b);
+    w.k.leave_wait(spinner.thread);
+    w.k.make_ready(spinner.thread);
+    w.m.timer = u64::MAX;
+    let t = w.k.threads.get_mut(b.thread).unwrap();
+    t.context.registers.rax = Tag::new(Call::Exit, 1, 0, 0).0;
+    w.k.enter(&mut w.m, Entry::Syscall);
+    assert_eq!(w.k.running(), Running::Thread(spinner.thread));
+    let ended = |w: &World| w.k.processes.get(b.process).unwrap().state == ProcessState::Ended;
+    let mut ticks = 0;
+    while !ended(&w) {
+        assert!(w.m.timer <= w.m.time + crate::sched::REAP_TICK && ticks < 100, "{ticks}");
+        w.m.time = w.m.timer;
+        w.m.timer = u64::MAX;
+        w.k.enter(&mut w.m, Entry::Timer);
+        ticks += 1;
+    }
+    w.m.timer = u64::MAX;
+    w.k.enter(&mut w.m, Entry::Timer);
+    assert_eq!(w.m.timer, u64::MAX, "no tick without need");
+}
+
 #[test]
 fn termination_restarts_when_preempted_and_ends_the_same() {
     let mut w = World::new();
