@@ -1,5 +1,6 @@
 //! The command line of `sila`.
 use crate::missing::Usage;
+use crate::mutants::MutantsArgs;
 use crate::pkg::args::{InspectArgs, KeygenArgs, PackArgs, VerifyArgs};
 use crate::qemu::Board;
 use crate::{image, script};
@@ -38,6 +39,8 @@ pub enum Command {
     Clippy,
     /// Count what the kernel's operations cost, in guest instructions
     Bench(BenchArgs),
+    /// Take away the kernel's defences one by one, and see that a test notices each
+    Mutants(MutantsArgs),
     /// Make root keys and a publisher's key
     Keygen(KeygenArgs),
     /// Make a signed and compressed package of a program

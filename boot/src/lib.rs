@@ -19,6 +19,7 @@ pub mod gdb;
 pub mod guest;
 pub mod image;
 pub mod missing;
+pub mod mutants;
 pub mod nested;
 pub mod outcome;
 pub mod paths;

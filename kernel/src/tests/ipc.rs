@@ -145,6 +145,22 @@ fn sending_capabilities_needs_the_grant_right() {
 }
 
 #[test]
+fn messages_need_the_right_of_their_direction() {
+    let mut w = World::new();
+    let (server, client) = (w.actor(50), w.actor(40));
+    w.invoke(server, POOL, Op::EndpointCreate, &[0, 0, 10]).unwrap();
+    w.share(server, Slot(10), server, Slot(11), Rights::SEND, 0);
+    w.share(server, Slot(10), client, Slot(10), Rights::RECV | Rights::GRANT, 0);
+    for call in [Call::Send, Call::Call] {
+        let o = w.message(client, call, Slot(10), Say { deadline: FOREVER, ..Default::default() });
+        assert_eq!(o.status(), Err(Error::MissingRight), "{call:?}");
+    }
+    assert_eq!(w.message(server, Call::Recv, Slot(11), forever(20)).status(), Err(Error::MissingRight));
+    w.message(server, Call::Recv, Slot(10), forever(20));
+    assert!(matches!(w.state(server), ThreadState::Receiving { .. }));
+}
+
+#[test]
 fn only_the_receiver_process_may_receive() {
     let mut w = World::new();
     let (server, client) = pair(&mut w);

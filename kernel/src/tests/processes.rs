@@ -179,6 +179,25 @@ fn a_fault_is_a_call_whose_answer_edits_and_resumes() {
 }
 
 #[test]
+fn a_fault_goes_only_where_the_holder_may_send() {
+    let mut w = World::new();
+    let (handler, victim) = (w.actor(60), w.actor(40));
+    w.invoke(handler, POOL, Op::EndpointCreate, &[0, 0, HANDLER.0 as u64]).unwrap();
+    w.share(handler, HANDLER, victim, HANDLER, Rights::SEND, 5);
+    w.give(victim, Slot(2), reference(ObjectType::Thread, victim.thread), Rights::MANAGE);
+    w.invoke(victim, Slot(2), Op::ThreadSetFaultEndpoint, &[HANDLER.0 as u64]).unwrap();
+    // Another capability stands in the slot by now.
+    w.invoke(victim, HANDLER, Op::CapDelete, &[]).unwrap();
+    w.share(handler, HANDLER, victim, HANDLER, Rights::RECV, 5);
+    w.message(handler, Call::Recv, HANDLER, forever(20));
+    w.switch_to(victim);
+    w.k.enter(&mut w.m, Entry::Fault { vector: 14, error: 4, address: 0xbad0 });
+    assert!(matches!(w.state(handler), ThreadState::Receiving { .. }), "it is told nothing");
+    let state = w.k.processes.get(victim.process).map(|p| p.state);
+    assert_ne!(state, Some(ProcessState::Running));
+}
+
+#[test]
 fn a_fault_nobody_answers_ends_the_process() {
     for deed in 0..4 {
         let mut w = World::new();
@@ -222,4 +241,21 @@ fn a_faulted_thread_that_is_suspended_runs_its_instruction_again() {
         (0x10_0000, 77, ThreadState::Ready)
     );
     assert_eq!(w.message(handler, Call::Reply, Slot(20), Say::default()).status(), Err(Error::CallerGone));
+}
+
+#[test]
+fn a_watcher_is_told_of_the_end() {
+    let mut w = World::new();
+    let (a, b) = (w.actor(50), w.actor(40));
+    w.share(b, PROCESS, a, Slot(31), Rights::READ, 0);
+    w.invoke(a, POOL, Op::NotificationCreate, &[12]).unwrap();
+    w.invoke(a, Slot(31), Op::ProcessWatch, &[12, 4]).unwrap();
+    let wait = |w: &mut World| {
+        w.message(a, Call::Recv, Slot(12), Say { deadline: 0, ..Default::default() }).is_flags()
+    };
+    assert!(!wait(&mut w));
+    w.k.begin_end(&mut w.m, b.process, Exit::default());
+    w.settle();
+    assert!(wait(&mut w));
+    assert_eq!(w.words(a)[0], 4);
 }
