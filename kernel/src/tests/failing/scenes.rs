@@ -354,9 +354,12 @@ fn two_caps(deadline: u64) -> Say {
     Say { caps: [POOL, POOL, Slot(0), Slot(0)], cap_count: 2, deadline, ..Default::default() }
 }
 
+/// A scene by what is done in it.
+type Named = (&'static str, fn() -> Scene);
+
 const REFUSED: [Error; 1] = [Error::TransferFailed];
 
-pub const MESSAGES: &[(&str, fn() -> Scene)] = &[
+pub const MESSAGES: &[Named] = &[
     ("send to a receiver that waits with room in fresh chunks", || {
         let (mut w, server, client) = pair();
         let say = Say { receive: room_for_two(0), ..forever(0) };
