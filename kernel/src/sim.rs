@@ -19,6 +19,8 @@ pub struct SimMachine {
     pub kpti: bool,
     /// Nanoseconds since boot.
     pub time: u64,
+    /// What the timer is set for.
+    pub timer: u64,
     /// What [`Machine::interrupt_pending`] says; counts down when it is above 0.
     pub preempt_after: Option<u32>,
     /// Other CPUs have not flushed yet.
@@ -46,6 +48,7 @@ impl SimMachine {
             entry: [0; 256],
             kpti: false,
             time: 1,
+            timer: u64::MAX,
             preempt_after: None,
             lazy_flush: false,
             log: Vec::new(),
@@ -105,7 +108,9 @@ impl Machine for SimMachine {
     fn now(&self) -> u64 {
         self.time
     }
-    fn set_timer(&mut self, _deadline: u64) {}
+    fn set_timer(&mut self, deadline: u64) {
+        self.timer = deadline;
+    }
     fn interrupt_pending(&self) -> bool {
         self.preempt_after == Some(0)
     }
