@@ -129,6 +129,9 @@ pub struct RunArgs {
     /// Walk every page table before the machine switches off, and at the console's `audit`; a broken rule is a failure
     #[arg(long)]
     pub audit_mappings: bool,
+    /// Keep the kernel's page tables apart from ring 3's, or together, whatever the processor is
+    #[arg(long, value_name = "on|off", value_enum)]
+    pub kpti: Option<Switch>,
     /// One more argument for QEMU (may be repeated)
     #[arg(long = "qemu", value_name = "ARG", allow_hyphen_values = true, hide_short_help = true)]
     pub extra: Vec<String>,
@@ -136,7 +139,7 @@ pub struct RunArgs {
 
 /// What tells the kernel to audit its page tables. Firmware configuration exists under a hypervisor only: whoever can
 /// set it controls the machine anyway.
-const AUDIT: &str = "name=opt/sila/kernel,string=audit=on";
+const AUDIT: &str = "audit=on";
 
 /// Refuses a file that cannot be read or is empty, before a long build.
 pub fn readable(path: &Path) -> anyhow::Result<()> {
@@ -171,7 +174,8 @@ fn memory(text: &str) -> Result<String, String> {
 impl RunArgs {
     /// The machine these options describe.
     pub fn board(&self) -> Board {
-        let audit = self.audit_mappings.then(|| ["-fw_cfg", AUDIT].map(String::from));
+        let kpti = self.kpti.map(|kpti| format!("kpti={}", kpti.word()));
+        let audit = self.audit_mappings.then(|| AUDIT.into());
         Board {
             machine: self.machine.clone(),
             cpu: self.cpu.clone(),
@@ -183,7 +187,8 @@ impl RunArgs {
             graphics: !self.no_graphics,
             serial: !self.no_serial,
             gdb: self.gdb,
-            extra: audit.into_iter().flatten().chain(self.extra.iter().cloned()).collect(),
+            kernel_flags: kpti.into_iter().chain(audit).collect(),
+            extra: self.extra.clone(),
         }
     }
 
@@ -208,6 +213,25 @@ pub struct ImageArgs {
     /// What goes into the boot bundle.
     #[command(flatten)]
     pub system: SystemArgs,
+}
+
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// On.
+    On,
+    /// Off.
+    Off,
+}
+
+impl Switch {
+    /// As the kernel's boot flags say it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Switch::On => "on",
+            Switch::Off => "off",
+        }
+    }
 }
 
 /// Whether the kernel's page tables are apart from ring 3's.
@@ -306,10 +330,12 @@ mod tests {
     }
 
     #[test]
-    fn an_audit_is_asked_for_by_a_boot_flag() {
-        let cli = parse(&["--audit-mappings", "--qemu", "-s"]);
-        assert_eq!(cli.run.board().extra, ["-fw_cfg", AUDIT, "-s"]);
-        assert!(parse(&[]).run.board().extra.is_empty());
+    fn boot_flags_choose_kpti_and_an_audit() {
+        let flags = |args: &[&str]| parse(args).run.board().kernel_flags;
+        assert_eq!(flags(&["--kpti", "on"]), ["kpti=on"]);
+        assert_eq!(flags(&["--audit-mappings", "--kpti", "off"]), ["kpti=off", AUDIT]);
+        assert!(flags(&[]).is_empty(), "the kernel decides by the processor");
+        assert!(Cli::try_parse_from(["sila", "--kpti", "maybe"]).is_err());
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub struct Board {
     pub serial: bool,
     /// Wait for a debugger on TCP port 1234.
     pub gdb: bool,
+    /// Boot flags for the kernel, such as `kpti=on`.
+    pub kernel_flags: Vec<String>,
     /// More arguments for QEMU.
     pub extra: Vec<String>,
 }
@@ -45,6 +47,7 @@ impl Default for Board {
             graphics: true,
             serial: true,
             gdb: false,
+            kernel_flags: Vec::new(),
             extra: Vec::new(),
         }
     }
@@ -179,6 +182,11 @@ pub fn arguments(
     if board.gdb {
         args.extend(["-s".into(), "-S".into()]);
     }
+    if !board.kernel_flags.is_empty() {
+        // The firmware configuration device exists under a hypervisor only.
+        let flags = board.kernel_flags.join(" ");
+        args.extend(["-fw_cfg".into(), format!("name=opt/sila/kernel,string={flags}")]);
+    }
     args.extend(board.extra.iter().cloned());
     args.into_iter().map(OsString::from).collect()
 }
@@ -233,6 +241,14 @@ mod tests {
         let line = line(&board, false);
         assert!(line.contains("-serial mon:stdio") && line.contains("-s -S"));
         assert!(!line.contains("chardev=monitor"));
+    }
+
+    #[test]
+    fn boot_flags_reach_the_kernel_together() {
+        let flags = ["kpti=on", "audit=on"].map(String::from).to_vec();
+        let board = Board { kernel_flags: flags, ..Board::default() };
+        assert!(line(&board, true).ends_with("-fw_cfg name=opt/sila/kernel,string=kpti=on audit=on"));
+        assert!(!line(&Board::default(), true).contains("fw_cfg"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use sila_abi::sif::{Perm, Segment, Sif};
 use sila_abi::trace::Kind;
 use sila_abi::{Error, ObjectType};
 
+use crate::budget::Budget;
 use crate::cap::Cap;
 use crate::endow::{Grant, Plan};
 use crate::kernel::{Fail, Kernel, reference};
@@ -194,6 +195,7 @@ impl Kernel {
             watchers: [None; MAX_WATCHERS],
             end: Teardown::default(),
             reap_next: None,
+            budget: Budget::default(),
         };
         self.pin_region(r.image, true);
         if let Some(j) = self.jobs.get_mut(r.job) {

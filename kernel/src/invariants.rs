@@ -19,6 +19,7 @@ use crate::machine::Machine;
 use crate::objects::{PoolId, Priced, ProcessId, Region, Thread};
 
 mod arenas;
+mod budgets;
 mod caps;
 mod frames;
 mod handovers;
@@ -95,6 +96,7 @@ rules! {
     Gate = 45, "An endpoint is covered by an active Handover's service or none; its gate is shut exactly while that service's is, and then it has no receiver; it was made before calls that are still to come. Index: endpoint, detail: 0 covered, 1 shut, 2 made.";
     Retired = 46, "No thread of a process that passed its service on runs or waits, and only such are held back. Index: thread.";
     Journal = 47, "A Journal's storage is a Region of its own, paid by the same Pool, and its records and index fit. Index: Journal.";
+    Budget = 48, "A budget keeps its bounds, a spent one has an alarm for the end of its period; exactly its process's threads are marked, and stand in the background band when they are ready exactly if it is spent; the process of what runs pays. Index: process slot, detail: 0 bounds, 1 alarm, 2 mark, 3 slice, 4 band, 5 payer.";
 }
 
 /// A rule that does not hold, and where.
@@ -292,6 +294,7 @@ pub fn check(k: &Kernel, m: &mut impl Machine, s: &mut Scratch) -> Result<(), Br
     caps::check(k, s)?;
     processes::check(k, s)?;
     threads::check(k, s)?;
+    budgets::check(k)?;
     ipc::check(k, s)?;
     handovers::check(k, s)?;
     memory::check(k, m, s)?;

@@ -227,6 +227,8 @@ impl Kernel {
             Op::ProcessCreate | Op::JobNext | Op::ProcessStart | Op::ProcessTerminate | Op::ProcessStatus => {
                 self.process_operation(m, op, c)
             }
+            Op::ProcessSetBudget => self.process_set_budget(m, c),
+            Op::ProcessBudget => self.process_budget(m, c),
             Op::ProcessWatch
             | Op::ThreadCreate
             | Op::ThreadStatus

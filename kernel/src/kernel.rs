@@ -6,6 +6,7 @@ use sila_abi::status::CounterRecord;
 use sila_abi::{Error, ObjectType, Rights, Slot};
 
 use crate::arena::{Arena, Id};
+use crate::budget::Budgets;
 use crate::cap::{CSPACE, Cap, CapId, CapTable, MAX_CHUNKS, ObjRef};
 use crate::device_table::DeviceTable;
 use crate::failing::Failing;
@@ -160,6 +161,7 @@ pub struct Kernel {
     pub(crate) threads: Arena<Thread, { Thread::SLOTS as usize }>,
     pub(crate) caps: CapTable,
     pub(crate) ready: ReadyQueues,
+    pub(crate) budgets: Budgets,
     pub(crate) timers: Timers,
     /// The running thread's slot, or [`IDLE`] or [`VERIFICATION`].
     pub(crate) current: u32,
@@ -226,6 +228,7 @@ impl Kernel {
             threads: Arena::new(capacities.threads)?,
             caps: CapTable::new()?,
             ready: ReadyQueues::default(),
+            budgets: Budgets::default(),
             timers: Timers::default(),
             current: IDLE,
             attention: Attention::empty(),

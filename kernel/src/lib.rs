@@ -11,6 +11,7 @@ pub mod acpi;
 pub mod arena;
 pub mod audit;
 pub mod boot;
+pub mod budget;
 pub mod calibrate;
 pub mod cap;
 pub mod cpu;

@@ -4,6 +4,7 @@ use sila_abi::manifest::ServiceDecl;
 use sila_abi::record::{Digest, KeyId, Name, Version};
 
 use crate::arena::{Id, Vacant};
+use crate::budget::Budget;
 use crate::cap::CapId;
 use crate::frames::Epoch;
 use crate::handover::HandoverId;
@@ -334,6 +335,8 @@ pub struct Process {
     pub end: Teardown,
     /// Next on the reaper's list.
     pub reap_next: Option<ProcessId>,
+    /// How long its threads may run in each period.
+    pub budget: Budget,
 }
 
 /// A processor exception in ring 3.
@@ -397,6 +400,8 @@ bitflags::bitflags! {
         const ABSENT = 1 << 3;
         /// It ran when a Handover suspended its process.
         const HELD = 1 << 4;
+        /// Its process has a budget.
+        const BUDGETED = 1 << 5;
     }
 }
 
@@ -433,7 +438,8 @@ pub struct Thread {
     pub building: Option<RegionId>,
     /// The notification that interrupts its receives.
     pub bound: Option<NotificationId>,
-    /// What is left of its time slice, ns, if a higher priority took the CPU; else 0.
+    /// What is left of its time slice, ns, if a higher priority took the CPU; else 0, or [`crate::budget::FRESH`] of a
+    /// ready thread with a budget.
     pub slice_left: u64,
     /// The capability, in a process's slot, that its faults are reported through.
     pub fault_endpoint: Option<(ProcessId, Slot)>,
@@ -575,6 +581,7 @@ impl Vacant for Process {
             watchers: [None; MAX_WATCHERS],
             end: Teardown::default(),
             reap_next: None,
+            budget: Budget::default(),
         }
     }
 }

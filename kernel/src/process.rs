@@ -48,6 +48,7 @@ impl Kernel {
             self.leave_wait(t);
             at = next;
         }
+        self.lift_budget(id);
         if let Some(roots) = self.processes.get(id).and_then(|p| p.roots) {
             m.leave_root(roots.kernel);
         }

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use crate::arena::Arena;
 use crate::handover::Handover;
-use crate::objects::{Notification, Priced, Thread};
+use crate::objects::{Notification, Priced, Process, Thread};
 
 mod view;
 
@@ -88,6 +88,8 @@ const NOTIFICATIONS: usize = Notification::SLOTS as usize;
 
 /// Slots of the arena of Handovers.
 const HANDOVERS: usize = Handover::SLOTS as usize;
+/// Slots of the arena of processes.
+const PROCESSES: usize = Process::SLOTS as usize;
 
 /// Queues of the arena's threads.
 impl<const N: usize> Arena<Thread, N> {
@@ -327,6 +329,29 @@ impl ReadyQueues {
         self.remove(threads, thread, priority);
         Some(thread)
     }
+
+    /// Moves the threads that `moves` picks to other queues, in their order.
+    pub(crate) fn move_to<const N: usize>(
+        &mut self,
+        other: &mut ReadyQueues,
+        threads: &mut Arena<Thread, N>,
+        moves: impl Fn(&Thread) -> bool,
+    ) {
+        for (base, mut levels) in [0u8, 64, 128, 192].into_iter().zip(self.bitmap) {
+            while levels != 0 {
+                let priority = base | levels.trailing_zeros() as u8;
+                levels &= levels - 1;
+                let mut at = self.queues[priority as usize].first();
+                while let Some(thread) = at {
+                    at = threads.after(thread);
+                    if moves(threads.known(thread)) {
+                        self.remove(threads, thread, priority);
+                        other.push(threads, thread, priority, false);
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// Whom a timer wakes.
@@ -338,23 +363,27 @@ pub enum Alarm {
     Notification(u32),
     /// A Handover's deadline (arena slot).
     Handover(u32),
+    /// The end of a period whose amount a process has spent (arena slot).
+    Budget(u32),
 }
 
-/// A binary heap of deadlines, at most one for each thread, notification and Handover.
+/// A binary heap of deadlines, at most one for each thread, notification, Handover and process.
 pub struct Timers {
     heap: Vec<(u64, Alarm)>,
     thread_at: Box<[u32; THREADS]>,
     notification_at: Box<[u32; NOTIFICATIONS]>,
     handover_at: Box<[u32; HANDOVERS]>,
+    budget_at: Box<[u32; PROCESSES]>,
 }
 
 impl Default for Timers {
     fn default() -> Self {
         Timers {
-            heap: Vec::with_capacity(THREADS + NOTIFICATIONS + HANDOVERS),
+            heap: Vec::with_capacity(THREADS + NOTIFICATIONS + HANDOVERS + PROCESSES),
             thread_at: Box::new([NONE; THREADS]),
             notification_at: Box::new([NONE; NOTIFICATIONS]),
             handover_at: Box::new([NONE; HANDOVERS]),
+            budget_at: Box::new([NONE; PROCESSES]),
         }
     }
 }
@@ -366,6 +395,7 @@ impl Timers {
             Alarm::Thread(i) => &mut self.thread_at[i as usize % THREADS],
             Alarm::Notification(i) => &mut self.notification_at[i as usize % NOTIFICATIONS],
             Alarm::Handover(i) => &mut self.handover_at[i as usize % HANDOVERS],
+            Alarm::Budget(i) => &mut self.budget_at[i as usize % PROCESSES],
         }
     }
 
@@ -488,16 +518,49 @@ mod tests {
         assert_eq!(r.highest(), None);
     }
 
+    #[test]
+    fn every_one_of_256_priorities_has_its_place() {
+        let mut l: Arena<Thread, 512> = Arena::new(256).unwrap();
+        let mut r = ReadyQueues::default();
+        for t in 0..256u32 {
+            // An odd factor visits every priority once.
+            r.push(&mut l, t, (t * 77) as u8, false);
+        }
+        for priority in (0..=255u8).rev() {
+            assert_eq!(r.highest(), Some(priority));
+            let first = r.pop_highest(&mut l).unwrap();
+            assert_eq!((first * 77) as u8, priority);
+        }
+        assert_eq!(r.highest(), None);
+    }
+
+    #[test]
+    fn moving_to_other_queues_keeps_the_order_and_leaves_the_rest() {
+        let mut l: Arena<Thread, 512> = Arena::new(16).unwrap();
+        let (mut from, mut to) = (ReadyQueues::default(), ReadyQueues::default());
+        for (t, p) in [(0, 255), (1, 64), (2, 255), (3, 0), (4, 64), (5, 255)] {
+            l.known_mut(t).call = u64::from(t != 2 && t != 4);
+            from.push(&mut l, t, p, false);
+        }
+        from.move_to(&mut to, &mut l, |t| t.call == 1);
+        let mut order =
+            |r: &mut ReadyQueues| -> Vec<u32> { core::iter::from_fn(|| r.pop_highest(&mut l)).collect() };
+        assert_eq!(order(&mut to), [0, 5, 1, 3]);
+        assert_eq!(order(&mut from), [2, 4]);
+        assert_eq!((from.highest(), to.highest()), (None, None));
+    }
+
     proptest! {
         #[test]
-        fn timers_agree_with_a_sorted_list(ops in proptest::collection::vec((0u8..3, 0u32..15, 0u64..50), 1..200)) {
+        fn timers_agree_with_a_sorted_list(ops in proptest::collection::vec((0u8..3, 0u32..18, 0u64..50), 1..200)) {
             let mut t = Timers::default();
             let mut model: std::collections::BTreeMap<u32, u64> = Default::default();
             for (op, who, when) in ops {
                 let alarm = match who {
                     0..8 => Alarm::Thread(who),
                     8..12 => Alarm::Notification(who - 8),
-                    _ => Alarm::Handover(who - 12),
+                    12..15 => Alarm::Handover(who - 12),
+                    _ => Alarm::Budget(who - 15),
                 };
                 match op {
                     0 => { t.set(alarm, when); model.insert(who, when); }
@@ -511,6 +574,7 @@ mod tests {
                                 Alarm::Thread(i) => i,
                                 Alarm::Notification(i) => i + 8,
                                 Alarm::Handover(i) => i + 12,
+                                Alarm::Budget(i) => i + 15,
                             };
                             prop_assert_eq!(model.remove(&key), first);
                         }

@@ -1,14 +1,15 @@
 //! Scheduling: which context a CPU runs next.
 //!
-//! The highest priority runs; equals take turns in slices of [`SLICE`]. The verification context takes
-//! part like a thread, at the priority of its most urgent requester. The timer is only armed for a
-//! deadline or for an equal that waits, so an idle CPU halts.
+//! The highest priority runs; equals take turns in slices of [`SLICE`]; who has spent its budget comes after all others
+//! (`budget`). The verification context takes part like a thread, at the priority of its most urgent requester. The
+//! timer is only armed for a deadline, for an equal that waits, or for the end of a budget, so an idle CPU halts.
 
 use core::ptr::NonNull;
 
 use sila_abi::Error;
 use sila_abi::syscall::{FOREVER, Outcome};
 
+use crate::budget::{FRESH, in_foreground};
 use crate::kernel::{Attention, Kernel, Running};
 use crate::machine::{Machine, Next};
 use crate::objects::*;
@@ -17,6 +18,8 @@ use crate::queue::Alarm;
 /// Nanoseconds a thread runs before an equal takes its turn; up to twice as many if the equal came while the timer was
 /// set for an earlier slice.
 pub const SLICE: u64 = 10_000_000;
+/// Timers that one entry runs.
+const ALARMS_PER_ENTRY: u32 = 16;
 
 /// Nanoseconds after which the reaper gets its turn though no thread enters the kernel.
 pub const REAP_TICK: u64 = 1_000_000;
@@ -33,20 +36,22 @@ impl Kernel {
         let Some(t) = self.threads.get_mut(id) else { return };
         t.state = ThreadState::Ready;
         let priority = t.effective;
-        self.ready.push(&mut self.threads, id.index(), priority, false);
+        self.push_ready(id.index(), false);
         self.consider(priority);
     }
 
     /// Something of this priority wants to run: if nothing above it does, there is a choice to be made.
     #[inline(always)]
     fn consider(&mut self, priority: u8) {
-        match self.running() {
-            Running::Thread(now) if self.threads.known(now.index()).effective > priority => {}
-            // The tick lets equals take turns.
-            Running::Thread(now) if self.ticking && self.threads.known(now.index()).effective == priority => {
+        if let Running::Thread(now) = self.running() {
+            let t = self.threads.known(now.index());
+            // The tick lets equals take turns. A thread with a budget may run in the background.
+            let behind = t.effective > priority || (self.ticking && t.effective == priority);
+            if behind && !t.quirks.contains(Quirks::BUDGETED) {
+                return;
             }
-            _ => self.attention |= Attention::SCHEDULE,
         }
+        self.attention |= Attention::SCHEDULE;
     }
 
     /// Writes a system call's result into a thread's registers. Words that are not given keep their values.
@@ -88,7 +93,7 @@ impl Kernel {
         let Some(t) = self.threads.get(id) else { return };
         let (state, effective) = (t.state, t.effective);
         match state {
-            ThreadState::Ready => self.ready.remove(&mut self.threads, id.index(), effective),
+            ThreadState::Ready => self.remove_ready(id.index(), effective),
             ThreadState::Sending { endpoint, .. } => {
                 if let Some(e) = self.endpoints.get_mut(endpoint) {
                     self.threads.dequeue(&mut e.senders, id.index());
@@ -135,7 +140,7 @@ impl Kernel {
         }
     }
 
-    /// Changes the priority a thread runs at.
+    /// Changes the priority a thread runs at, and its place in the queue it waits in: behind those of that priority.
     #[inline]
     pub(crate) fn set_effective(&mut self, id: ThreadId, priority: u8) {
         let Some(t) = self.threads.get_mut(id) else { return };
@@ -143,19 +148,41 @@ impl Kernel {
         if old == priority {
             return;
         }
-        if t.state == ThreadState::Ready {
-            self.ready.remove(&mut self.threads, id.index(), old);
-            self.ready.push(&mut self.threads, id.index(), priority, false);
+        match t.state {
+            ThreadState::Ready => {
+                self.remove_ready(id.index(), old);
+                self.push_ready(id.index(), false);
+            }
+            ThreadState::Running | ThreadState::Inactive | ThreadState::AwaitingReply => {}
+            state => self.requeue(id, state, priority),
         }
         self.attention |= Attention::SCHEDULE;
     }
 
-    /// Runs every timer that is due; true if there was one.
+    /// Gives a waiting thread the place in its queue that its new priority deserves.
+    #[cold]
+    fn requeue(&mut self, id: ThreadId, state: ThreadState, priority: u8) {
+        let queue = match state {
+            ThreadState::Sending { endpoint, .. } => self.endpoints.get_mut(endpoint).map(|e| &mut e.senders),
+            ThreadState::Receiving { endpoint } => self.endpoints.get_mut(endpoint).map(|e| &mut e.receivers),
+            ThreadState::Waiting { notification } => {
+                self.notifications.get_mut(notification).map(|n| &mut n.waiters)
+            }
+            ThreadState::Verifying => return self.verifier.reprioritise(id, priority),
+            _ => None,
+        };
+        if let Some(queue) = queue
+            && self.threads.dequeue(queue, id.index())
+        {
+            self.threads.enqueue(queue, id.index(), priority);
+        }
+    }
+
+    /// Runs timers that are due; true if there was one. Those that are left make the timer fire again at once.
     pub(crate) fn run_timers(&mut self, m: &mut impl Machine) -> bool {
         let now = m.now();
-        let mut due = false;
-        while let Some(alarm) = self.timers.pop_due(now) {
-            due = true;
+        for done in 0..ALARMS_PER_ENTRY {
+            let Some(alarm) = self.timers.pop_due(now) else { return done > 0 };
             match alarm {
                 Alarm::Thread(i) => {
                     if let Some(id) = self.thread_at(i) {
@@ -169,21 +196,28 @@ impl Kernel {
                     }
                 }
                 Alarm::Handover(i) => self.handover_deadline(m, i),
+                Alarm::Budget(i) => {
+                    // As much work as many of the others.
+                    self.begin_period(i, now);
+                    return true;
+                }
             }
         }
-        due
+        true
     }
 
     /// Chooses what the CPU does next and arms the timer for it.
     pub(crate) fn schedule(&mut self, m: &mut impl Machine) -> Next {
+        self.book(m);
         self.attention -= Attention::SCHEDULE;
-        self.ready.set_other(self.verifier.priority());
+        self.ready.set_other(self.verification_claim().and_then(in_foreground));
         if self.running() != Running::Idle {
             self.put_back_preempted(m);
         }
         if self.running() == Running::Idle {
             self.pick(m);
         }
+        self.charge_running(m);
         self.arm_timer(m);
         match self.running() {
             Running::Idle => Next::Idle,
@@ -200,11 +234,11 @@ impl Kernel {
 
     /// Puts the running context back if something else should run.
     fn put_back_preempted(&mut self, m: &mut impl Machine) {
-        let best = self.ready.highest();
-        let verification = self.verifier.priority();
+        let best = self.ready_claim();
+        let verification = self.verification_claim();
         match self.running() {
             Running::Thread(id) => {
-                let Some(own) = self.threads.get(id).map(|t| t.effective) else {
+                let Some(own) = self.threads.get(id).map(|t| self.thread_claim(t)) else {
                     self.set_running(Running::Idle);
                     return;
                 };
@@ -219,8 +253,7 @@ impl Kernel {
                     let t = self.threads.known_mut(id.index());
                     t.state = ThreadState::Ready;
                     t.slice_left = left;
-                    let priority = t.effective;
-                    self.ready.push(&mut self.threads, id.index(), priority, !expired);
+                    self.push_ready(id.index(), !expired);
                     self.set_running(Running::Idle);
                 }
             }
@@ -249,8 +282,8 @@ impl Kernel {
     }
 
     fn pick(&mut self, m: &mut impl Machine) {
-        let best = self.ready.highest();
-        let verification = self.verifier.priority();
+        let best = self.ready_claim();
+        let verification = self.verification_claim();
         let tie = verification.is_some() && verification == best;
         let verify = verification > best || (tie && self.verifier.turn);
         if tie {
@@ -264,30 +297,34 @@ impl Kernel {
             self.counters.verification_choices += 1;
             return;
         }
-        let Some(index) = self.ready.pop_highest(&mut self.threads) else {
+        let Some(index) = self.pop_ready() else {
             self.counters.idle_choices += 1;
             return;
         };
         self.counters.thread_choices += 1;
         let t = self.threads.known_mut(index);
         t.state = ThreadState::Running;
-        if t.slice_left > 0 {
-            self.slice_end = m.now() + core::mem::take(&mut t.slice_left);
+        let left = core::mem::take(&mut t.slice_left);
+        if left != 0 && left != FRESH {
+            self.slice_end = m.now() + left;
         }
         self.set_running(Running::Thread(self.threads.id_at(index)));
     }
 
     fn arm_timer(&mut self, m: &mut impl Machine) {
         let own = match self.running() {
-            Running::Thread(id) => Some(self.threads.known(id.index()).effective),
-            Running::Verification => self.verifier.priority(),
+            Running::Thread(id) => Some(self.thread_claim(self.threads.known(id.index()))),
+            Running::Verification => self.verification_claim(),
             Running::Idle => None,
         };
         let mut deadline = self.timers.next().unwrap_or(FOREVER);
+        if let Some(spent) = self.payer_spent_at() {
+            deadline = deadline.min(spent);
+        }
         let rival = if self.running() == Running::Verification {
-            self.ready.highest()
+            self.ready_claim()
         } else {
-            self.ready.highest().max(self.verifier.priority())
+            self.ready_claim().max(self.verification_claim())
         };
         if own.is_some() && rival == own && !(self.ticking && self.slice_end == 0) {
             if self.slice_end == 0 {
@@ -299,8 +336,11 @@ impl Kernel {
         if !self.nothing_to_reap() {
             deadline = deadline.min(m.now().saturating_add(REAP_TICK));
         }
-        // A timer that is set for an earlier time finds nothing due, and is then set anew.
-        if deadline < self.armed {
+        // A timer that is set for an earlier time finds nothing due, and is then set anew; only an idle CPU is not to be
+        // woken for nothing.
+        let idle = self.running() == Running::Idle;
+        if deadline < self.armed || (idle && deadline != self.armed) {
+            self.ticking &= !idle;
             self.armed = deadline;
             m.set_timer(deadline);
         }

@@ -19,7 +19,7 @@ pub struct SimMachine {
     pub kpti: bool,
     /// Nanoseconds since boot.
     pub time: u64,
-    /// When the timer goes off.
+    /// What the timer is set for.
     pub timer: u64,
     /// What [`Machine::interrupt_pending`] says; counts down when it is above 0.
     pub preempt_after: Option<u32>,

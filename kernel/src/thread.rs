@@ -96,7 +96,7 @@ impl Kernel {
             priority: start.priority,
             effective: start.priority,
             link: Link::NONE,
-            quirks: Quirks::empty(),
+            quirks: if p.budget.is_set() { Quirks::BUDGETED } else { Quirks::empty() },
             reply_slot: 0,
             reply_at: CapId::NOWHERE,
             fpu,

@@ -14,6 +14,7 @@ use sila_abi::syscall::{Call, MAX_WORDS, Outcome, REGISTER_WORDS, Slot, Tag};
 use sila_abi::trace::{ALL_KINDS, End, IDLE, Kind, RECORD_WORDS, Record, VERIFICATION, bit, wanted};
 use sila_abi::{Error, ObjectType};
 
+use crate::budget::priority_of;
 use crate::invoke::{Flow, Invocation, pack};
 use crate::kernel::{Attention, Fail, Kernel, Running, id_of};
 use crate::machine::{Entry, Machine, Next};
@@ -315,7 +316,9 @@ impl Kernel {
         if now != last {
             let priority = match self.running() {
                 Running::Thread(id) => self.threads.known(id.index()).effective.into(),
-                Running::Verification => self.verifier.priority().map_or(0, u64::from),
+                Running::Verification => {
+                    self.verification_claim().map_or(0, |claim| priority_of(claim).into())
+                }
                 Running::Idle => 0,
             };
             self.trace.push(Kind::Switch, last, [now.0, now.1.into(), priority]);

@@ -245,22 +245,29 @@ impl Default for Verifier {
 }
 
 impl Verifier {
-    /// The priority at which the context, or what follows it, wants to run; `None` if there is nothing to do.
-    #[inline]
-    pub fn priority(&self) -> Option<u8> {
-        if self.active.is_none() && self.queue.is_empty() {
-            return None;
-        }
-        let queued = self.queue.iter().map(|r| r.priority).max();
-        match &self.active {
-            Some(_) if self.is_held() => None,
-            // Who waits behind a job lends it its priority; a job nobody waits for any more has the lowest.
-            Some(job) => {
-                let own = job.request.thread.map_or(0, |_| job.request.priority);
-                Some(own.max(queued.unwrap_or(0)))
-            }
-            None => queued,
-        }
+    /// True if there is work, running or waiting.
+    #[inline(always)]
+    pub(crate) fn is_busy(&self) -> bool {
+        self.active.is_some() || !self.queue.is_empty()
+    }
+
+    /// The requests that the context, or what follows it, wants to run for.
+    fn wanting(&self) -> impl Iterator<Item = &Request> {
+        let held = self.is_held();
+        let active = self.active.iter().map(|job| &job.request);
+        self.queue.iter().chain(active).filter(move |_| !held)
+    }
+
+    /// Who waits for the active job.
+    pub(crate) fn worked_on(&self) -> Option<ThreadId> {
+        self.active.as_ref()?.request.thread
+    }
+
+    /// The thread that waits for a verification has another priority.
+    pub(crate) fn reprioritise(&mut self, thread: ThreadId, priority: u8) {
+        let active = self.active.iter_mut().map(|job| &mut job.request);
+        let requests = self.queue.iter_mut().chain(active);
+        requests.filter(|r| r.thread == Some(thread)).for_each(|r| r.priority = priority);
     }
 
     /// True if the active job has its verdict, and what follows can go on.
@@ -306,12 +313,6 @@ impl Verifier {
             (self.active, self.finished) = (Some(job), Some(work));
             self.spare = self.idle.take();
         }
-    }
-
-    fn take_next(&mut self) -> Option<Request> {
-        let best = self.queue.iter().map(|r| r.priority).max()?;
-        let at = self.queue.iter().position(|r| r.priority == best)?;
-        Some(self.queue.remove(at))
     }
 }
 

@@ -138,6 +138,7 @@ errors! {
     JournalClosed = 95, "the Journal is closed";
     DeviceRegion = 96, "the Region is a device's registers and not memory";
     PoolTooDeep = 97, "too many Pools stand above the new one";
+    OwnBudget = 98, "a process does not set its own CPU budget";
 }
 
 #[cfg(test)]

@@ -237,6 +237,10 @@ macro_rules! for_each_operation {
                 "Records of the trace from a sequence number on. Words: next sequence, records (crate::trace::Record) that follow in words 6 up, records lost before them, kinds recorded now, records that the kernel keeps.";
             173 SystemAudit(SystemControl, MANAGE, plain) ()
                 "As TestAudit; InvalidOperation unless the system was started to be audited (audit=on) or is a test system.";
+            180 ProcessSetBudget(Process, MANAGE, plain) (period: Word, amount: Word)
+                "Let the process's threads run for amount (10 us to the period, in ns) in each period (100 us to 10 s, in ns), of which the first begins now; once it is spent they run only when no other thread is ready, until the next one. 0, 0: no budget. A process does not set its own.";
+            181 ProcessBudget(Process, READ, plain) ()
+                "Words: period, amount, time run in this period (with what was run too long before), spent (0 or 1), end of the period (ns since boot); all 0 without a budget.";
         }
     };
 }

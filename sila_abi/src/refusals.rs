@@ -87,6 +87,7 @@ pub const fn own(op: Op) -> &'static [Error] {
             PriorityTooHigh,
             HandedOver,
         ],
+        Op::ProcessSetBudget => &[InvalidArgument, Dying, OwnBudget],
         Op::ThreadResume => &[Dying, NotStarted, HandedOver],
         Op::ThreadSetPriority => &[InvalidArgument, PriorityTooHigh],
         Op::KeyRingInstall => &[

@@ -3,6 +3,9 @@
 //!
 //! The functions are safe to call in the sense that the calling process may die of them, as it is meant to.
 
+pub mod state;
+pub mod system;
+
 use crate::error::CallError;
 use crate::op::{self, Words};
 use crate::raw::Registers;

@@ -81,9 +81,18 @@ pub fn board() -> Board {
         machine: choice("SILA_TEST_MACHINE", base.machine.clone()),
         cpu: choice("SILA_TEST_CPU", base.cpu.clone()),
         memory: choice("SILA_TEST_MEMORY", base.memory.clone()),
+        kernel_flags: std::env::var("SILA_TEST_KPTI").iter().map(|kpti| format!("kpti={kpti}")).collect(),
         extra: DEVICES.map(String::from).to_vec(),
         ..base
     }
+}
+
+/// The same machine with the kernel's page tables apart from ring 3's, whatever its processor is, and with a clock that
+/// goes on by instructions: what takes time takes the same time on every host.
+pub fn counted_board() -> Board {
+    let mut board = Board { kernel_flags: vec!["kpti=on".into()], ..board() };
+    board.extra.extend(["-icount", "shift=6,sleep=off"].map(String::from));
+    board
 }
 
 /// One boot with this plan.

@@ -56,6 +56,7 @@ fn main() {
         .collect();
     trials.extend(controls(&shared));
     trials.extend(machines(&shared));
+    trials.push(counted(&shared));
     libtest_mimic::run(&args, trials).exit();
 }
 
@@ -145,6 +146,35 @@ fn machines(shared: &Arc<Shared>) -> Vec<Trial> {
         }
     }));
     trials
+}
+
+/// Everything that has to do with entries and time once more, with KPTI and a clock that goes by instructions. One
+/// trial, so that who selects a test boots once.
+fn counted(shared: &Arc<Shared>) -> Trial {
+    let shared = Arc::clone(shared);
+    Trial::test("entries_and_budgets_hold_with_kpti_and_a_counted_clock", move || {
+        let plan = testrunner::counted_plan();
+        let system = shared.system()?;
+        let _alone = run::alone();
+        let (report, outcome) =
+            run::boot_on(system, &plan, run::counted_board()).map_err(|e| format!("{e:#}"))?;
+        if !outcome.console.iter().any(|line| line.contains("kpti: true")) {
+            return Err("the kernel does not say that KPTI is on".into());
+        }
+        let failed: Vec<String> = report
+            .verdicts
+            .iter()
+            .filter_map(|(name, verdict)| match verdict {
+                Verdict::Pass => None,
+                Verdict::Fail(reason) => Some(format!("{name}: {reason}")),
+            })
+            .collect();
+        match (report.done && report.verdicts.len() == plan.len(), failed.is_empty()) {
+            (true, true) => Ok(()),
+            (true, false) => Err(failed.join("\n").into()),
+            (false, _) => Err(run::describe(&report, &outcome).into()),
+        }
+    })
 }
 
 fn says(verdict: &Verdict, text: &str) -> bool {

@@ -4,10 +4,16 @@ use super::{Broken, Rule, Scratch, demand};
 use crate::cap::{CHUNK, CSPACE, CapId};
 use crate::kernel::{Attention, Kernel, Running};
 use crate::objects::{Quirks, Thread, ThreadId, ThreadState};
-use crate::queue::{Alarm, Queue};
+use crate::queue::{Alarm, Queue, ReadyQueues};
 
 pub(super) fn check(k: &Kernel, s: &mut Scratch) -> Result<(), Broken> {
-    ready(k, s)?;
+    ready(k, s, &k.ready)?;
+    ready(k, s, &k.budgets.background)?;
+    let (top, other, rival) = k.budgets.background.tops();
+    demand(other < 0 && rival == top, Rule::ReadyMap, u8::MAX, 3)?;
+    let (_, other, _) = k.ready.tops();
+    let verifier = k.verification_claim().map_or(-1, i32::from).wrapping_sub(256);
+    demand(other >= verifier || k.attention.contains(Attention::SCHEDULE), Rule::ReadyMap, u8::MAX, 2)?;
     for (id, e) in k.endpoints.iter() {
         queue(
             k,
@@ -63,10 +69,10 @@ fn queue(k: &Kernel, s: &mut Scratch, q: &Queue, fits: impl Fn(&Thread) -> bool)
     demand(before == last, Rule::QueueOrder, last.unwrap_or(u32::MAX), 1)
 }
 
-fn ready(k: &Kernel, s: &mut Scratch) -> Result<(), Broken> {
+fn ready(k: &Kernel, s: &mut Scratch, band: &ReadyQueues) -> Result<(), Broken> {
     let mut highest = -1;
     for priority in 0..=u8::MAX {
-        let (q, marked) = k.ready.level(priority);
+        let (q, marked) = band.level(priority);
         demand(marked != (q.ends().0.is_none()), Rule::ReadyMap, priority, 0)?;
         if marked {
             highest = i32::from(priority);
@@ -75,10 +81,8 @@ fn ready(k: &Kernel, s: &mut Scratch) -> Result<(), Broken> {
             t.state == ThreadState::Ready && t.effective == priority && t.link.priority() == priority
         })?;
     }
-    let (top, other, rival) = k.ready.tops();
-    demand(top == highest && rival == top.max(other), Rule::ReadyMap, u8::MAX, 1)?;
-    let verifier = k.verifier.priority().map_or(-1, i32::from);
-    demand(other >= verifier || k.attention.contains(Attention::SCHEDULE), Rule::ReadyMap, u8::MAX, 2)
+    let (top, other, rival) = band.tops();
+    demand(top == highest && rival == top.max(other), Rule::ReadyMap, u8::MAX, 1)
 }
 
 fn running(k: &Kernel, id: ThreadId, t: &Thread) -> Result<(), Broken> {
@@ -133,6 +137,7 @@ fn timers(k: &Kernel) -> Result<(), Broken> {
             }
             Alarm::Notification(i) => k.notifications.at(*i).is_some(),
             Alarm::Handover(i) => k.handovers.at(*i).is_some(),
+            Alarm::Budget(i) => k.processes.at(*i).is_some_and(|(_, p)| p.budget.spent),
         };
         demand(above && right && waits, Rule::Timers, at as u64, *deadline)?;
     }

@@ -1,6 +1,6 @@
 //! What the invariant checker sees of queues and timers: links and places as they are stored.
 
-use super::{Alarm, HANDOVERS, Link, NONE, NOTIFICATIONS, Queue, ReadyQueues, THREADS, Timers};
+use super::{Alarm, HANDOVERS, Link, NONE, NOTIFICATIONS, PROCESSES, Queue, ReadyQueues, THREADS, Timers};
 
 const fn some(slot: u32) -> Option<u32> {
     if slot == NONE { None } else { Some(slot) }
@@ -39,12 +39,13 @@ impl Timers {
         &self.heap
     }
 
-    /// Where in the heap the alarm of a thread's or a notification's slot is said to be.
+    /// Where in the heap an alarm is said to be.
     pub(crate) fn place_of(&self, alarm: Alarm) -> Option<u32> {
         match alarm {
             Alarm::Thread(i) => some(self.thread_at[i as usize % THREADS]),
             Alarm::Notification(i) => some(self.notification_at[i as usize % NOTIFICATIONS]),
             Alarm::Handover(i) => some(self.handover_at[i as usize % HANDOVERS]),
+            Alarm::Budget(i) => some(self.budget_at[i as usize % PROCESSES]),
         }
     }
 }

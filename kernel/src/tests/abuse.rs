@@ -1,6 +1,7 @@
 //! What a hostile process tries: each was once possible.
 
 use super::*;
+use crate::budget::foreground;
 use crate::machine::Next;
 
 fn keyring(w: &mut World, a: Actor) {
@@ -130,7 +131,7 @@ fn a_waiting_request_lends_its_priority_to_the_job_before_it() {
     install(&mut w, high); // switch_to with running Verification
     w.k.make_ready(mid.thread);
     w.k.decide(&mut w.m);
-    assert_eq!(w.k.verifier.priority(), Some(100));
+    assert_eq!(w.k.verification_claim(), Some(foreground(100)));
 }
 
 #[test]

@@ -214,7 +214,7 @@ fn the_handover(rig: &mut Rig) -> &mut Handover {
     rig.w.k.handovers.get_mut(id).unwrap()
 }
 
-/// As [`DAMAGES`], to a Handover and a Journal.
+/// As [`DAMAGES`], to a Handover, a Journal and a budget.
 const HANDED: &[(Rule, RigDamage)] = &[
     (Rule::Handover, |rig| the_handover(rig).managers += 1),
     (Rule::Deposit, |rig| the_handover(rig).deposits[0] = u8::MAX),
@@ -230,6 +230,10 @@ const HANDED: &[(Rule, RigDamage)] = &[
     (Rule::Journal, |rig| {
         let id = rig.w.k.journals.iter().next().unwrap().0;
         rig.w.k.journals.get_mut(id).unwrap().records = 1 << 20;
+    }),
+    (Rule::Budget, |rig| {
+        let process = rig.v1[0].process;
+        rig.w.k.processes.get_mut(process).unwrap().budget.amount = 1;
     }),
 ];
 

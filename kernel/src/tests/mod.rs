@@ -2,6 +2,7 @@
 
 mod abuse;
 mod audit;
+mod budgets;
 mod capabilities;
 mod devices;
 mod failing;
@@ -12,6 +13,7 @@ mod ipc;
 mod journal;
 mod memory;
 mod model;
+mod priorities;
 mod processes;
 mod recharge;
 pub(crate) mod refusals;
@@ -25,6 +27,7 @@ use sila_abi::record::{Name, Version};
 use sila_abi::syscall::{Call, FOREVER, Outcome, Receive, Tag, pack_caps};
 use sila_abi::{Error, ObjectType, Op, Rights, Slot};
 
+use crate::budget::Budget;
 use crate::cap::Cap;
 use crate::frames::FrameTable;
 use crate::kernel::{Attention, Capacities, Kernel, Running, reference};
@@ -156,6 +159,7 @@ impl World {
                 watchers: [None; MAX_WATCHERS],
                 end: Teardown::default(),
                 reap_next: None,
+                budget: Budget::default(),
             })
             .unwrap();
         k.jobs.get_mut(job).unwrap().members += 1;
@@ -201,6 +205,8 @@ impl World {
         self.k.leave_wait(a.thread);
         self.k.threads.get_mut(a.thread).unwrap().state = ThreadState::Running;
         self.k.set_running(Running::Thread(a.thread));
+        self.k.book(&mut self.m);
+        self.k.charge_running(&mut self.m);
         // This was the choice that had to be made: the next system call may take the short path.
         self.k.attention -= Attention::SCHEDULE;
         if self.k.nothing_to_reap() {

@@ -6,6 +6,7 @@ use sila_abi::syscall::Outcome;
 use sila_abi::trace::Kind;
 
 use super::{COPY_MAX, Job, QUEUE, QUEUE_OF_ONE, Request, Verdict, Wanted, Work, chain_fail};
+use crate::budget::Claim;
 use crate::kernel::{Attention, Fail, Kernel, Running};
 use crate::machine::Machine;
 use crate::objects::*;
@@ -21,6 +22,24 @@ enum Step {
 }
 
 impl Kernel {
+    /// The claim with which the context, or what follows it, wants to run; `None` if there is nothing to do. Who waits
+    /// behind a job lends it its claim.
+    #[inline]
+    pub(crate) fn verification_claim(&self) -> Option<Claim> {
+        if !self.verifier.is_busy() {
+            return None;
+        }
+        self.verifier.wanting().map(|r| self.request_claim(r.thread, r.priority)).max()
+    }
+
+    /// Takes the request with the strongest claim; among equals the oldest.
+    fn take_next_request(&mut self) -> Option<Request> {
+        let claim = |r: &Request| self.request_claim(r.thread, r.priority);
+        let best = self.verifier.queue.iter().map(claim).max()?;
+        let at = self.verifier.queue.iter().position(|r| claim(r) == best)?;
+        Some(self.verifier.queue.remove(at))
+    }
+
     /// Queues a verification for a thread, which then waits for it. The Regions must be pinned already.
     pub(crate) fn queue_verification(&mut self, thread: ThreadId, wanted: Wanted) -> Result<(), Error> {
         if self.verifier.queue.len() >= QUEUE {
@@ -46,7 +65,7 @@ impl Kernel {
             return;
         }
         let Some(mut job) = self.verifier.vacant.pop() else { return };
-        let Some(request) = self.verifier.take_next() else {
+        let Some(request) = self.take_next_request() else {
             self.verifier.vacant.push(job);
             return;
         };

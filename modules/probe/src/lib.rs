@@ -119,7 +119,43 @@ acts! {
     Drive = 31,
     /// Do what the answers to reports say: see [`puppet`].
     Puppet = 32,
+    /// Use the CPU from word 0 to word 1 (ns since boot) in a manner (word 2: [`WORK_PLAIN`] and so on); exit with the
+    /// time it ran, in ns. Gaps of at least word 3 ns between two readings of the clock do not count.
+    Work = 60,
+    /// Answer calls to an endpoint of ceiling word 0, whose send capability it reports, with the own priority, the
+    /// priority it runs at, and the one it ran at before it received the call.
+    Priorities = 61,
+    /// Start a thread that looks at its registers first of all; exit with [`SURVIVED`], or 0x1000 and what was not clean.
+    Fresh = 62,
+    /// Report, then fill all of x87, SSE and AVX with word 0 and look at it after other threads ran, until word 1.
+    Dirty = 63,
+    /// Make a system call with the flags in word 0, then run with them for word 1 rounds; exit with [`SURVIVED`], or with
+    /// the flags that the call left and should not have.
+    Flags = 64,
+    /// Set the bases of FS and GS to words 0 and 1 and look at them until word 2.
+    Bases = 65,
+    /// Load selector word 1 into segment register word 0 (DS, ES, FS, GS, SS), yield, and look.
+    Selector = 66,
+    /// Execute instruction number word 0 of [`sila_rt::hostile::system`].
+    System = 67,
+    /// Fault, with the faults reported to the endpoint that came with the act, and go on.
+    Faulty = 68,
+    /// Have a floating-point exception pending while other threads run, and then take it.
+    PendingException = 69,
 }
+
+/// [`Act::Work`]: read the clock.
+pub const WORK_PLAIN: u64 = 0;
+/// [`Act::Work`]: yield all the time.
+pub const WORK_YIELDING: u64 = 1;
+/// [`Act::Work`]: with as many threads as the manifest allows.
+pub const WORK_THREADS: u64 = 2;
+/// [`Act::Work`]: two threads call each other.
+pub const WORK_CALLING: u64 = 3;
+/// [`Act::Work`]: make Regions, which are long operations that interrupts preempt.
+pub const WORK_RESTARTING: u64 = 4;
+/// [`Act::Work`]: in a second thread, whose capability it reports.
+pub const WORK_APART: u64 = 5;
 
 #[cfg(test)]
 mod tests {
@@ -127,7 +163,7 @@ mod tests {
 
     #[test]
     fn act_numbers_round_trip() {
-        for number in 1..=32 {
+        for number in (1..=32).chain(60..=69) {
             assert_eq!(Act::from_number(number).map(|act| act as u32), Some(number));
         }
         assert_eq!(Act::from_number(0), None);

@@ -5,6 +5,9 @@
 
 extern crate alloc;
 
+mod state;
+mod work;
+
 use core::hint::black_box;
 use probe::{Act, COMMAND, HELLO, REPORT, SIGNAL, SURVIVED, WRONG};
 use sila_abi::protocol::layout::{OWN_POOL, OWN_PROCESS};
@@ -89,6 +92,26 @@ fn converse(act: Act, order: &mut Answer) -> u64 {
         Act::Create => create(order),
         Act::Drive => drive(order),
         Act::Puppet => probe::puppet::perform(),
+        Act::Work => work::work(order),
+        Act::Priorities => work::priorities(first),
+        other => about_state(other, order),
+    }
+}
+
+fn about_state(act: Act, order: &mut Answer) -> u64 {
+    let [first, second, third] = [0, 1, 2].map(|at| order.message.word(at));
+    match act {
+        Act::Fresh => state::fresh(),
+        Act::Dirty => state::dirty(first, second),
+        Act::Flags => state::flags(first, second),
+        Act::Bases => state::bases(first, second, third),
+        Act::Selector => state::selector(first, second),
+        Act::System => state::system(first),
+        Act::Faulty => state::faulty(order),
+        Act::PendingException => {
+            hostile::state::pending_exception(first);
+            SURVIVED
+        }
         _ => WRONG,
     }
 }

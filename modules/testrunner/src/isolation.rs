@@ -38,7 +38,7 @@ fn running() -> Result<Vec<u64>, Failure> {
 }
 
 /// Lets a probe act, and checks that it and nobody else ended by this vector.
-fn offends(lab: &Lab, what: &str, act: Act, words: &[u64], vector: u64) -> Result<End, Failure> {
+pub(crate) fn offends(lab: &Lab, what: &str, act: Act, words: &[u64], vector: u64) -> Result<End, Failure> {
     let inside = || {
         let before = running()?;
         let end = lab.child()?.run(act, words)?;

@@ -6,6 +6,7 @@
 extern crate alloc;
 
 mod between;
+mod budgets;
 mod caps;
 mod child;
 mod control;
@@ -22,9 +23,11 @@ mod loading;
 mod matrix;
 mod memory;
 mod messages;
+mod priorities;
 mod processes;
 mod puppet;
 mod running;
+mod state;
 mod status;
 mod trace;
 mod transfer;
@@ -53,13 +56,15 @@ pub const BAD_PROOFS: &str = "bad.proofs";
 pub struct Test {
     /// Its name.
     pub name: &'static str,
+    /// The module it is in.
+    pub module: &'static str,
     /// What it does.
     pub run: fn(&Lab) -> Outcome,
 }
 
 macro_rules! tests {
     ($($module:ident: $($name:ident)+;)+) => {
-        &[$($(Test { name: stringify!($name), run: $module::$name }),+),+]
+        &[$($(Test { name: stringify!($name), module: stringify!($module), run: $module::$name }),+),+]
     };
 }
 
@@ -82,6 +87,20 @@ pub const TESTS: &[Test] = tests! {
         the_direction_flag_does_no_harm
         stack_overflow_hits_the_guard_page
         a_panic_ends_the_process_with_its_own_code;
+    state:
+        registers_of_others_do_not_reach_a_new_thread
+        floating_point_and_vector_state_is_each_threads_own
+        a_pending_floating_point_exception_is_the_threads_own
+        flags_that_a_thread_sets_do_not_outlive_its_system_call
+        flags_of_one_thread_do_not_reach_another
+        segment_bases_are_each_threads_own
+        segment_bases_that_are_no_addresses_do_no_harm
+        segment_selectors_do_no_harm
+        instructions_on_system_state_end_only_the_offender
+        instructions_that_tell_where_the_kernel_keeps_its_tables_are_refused
+        the_extended_control_register_stays_as_it_is
+        the_answer_to_a_fault_sets_nothing_but_instruction_and_stack
+        threads_begin_at_addresses_of_ring_3_only;
     running:
         a_spinning_process_is_preempted
         equal_priorities_share_the_cpu
@@ -92,6 +111,24 @@ pub const TESTS: &[Test] = tests! {
         yield_lets_the_others_run
         an_alarm_sets_its_flags_at_its_time
         a_suspended_thread_does_not_run;
+    priorities:
+        every_priority_up_to_the_ceiling_can_be_had
+        no_thread_or_endpoint_is_made_above_the_ceiling
+        a_receiver_runs_at_the_highest_of_its_own_the_ceiling_and_the_callers_priority
+        callers_are_received_by_priority_then_by_arrival
+        equals_take_turns_of_the_same_length;
+    budgets:
+        a_spinning_process_leaves_the_rest_to_a_lower_priority
+        a_budget_is_not_evaded_by_yielding
+        a_budget_is_not_evaded_by_threads
+        a_budget_is_not_evaded_by_calls
+        a_budget_is_not_evaded_by_operations_that_restart
+        a_budget_survives_suspension
+        a_spent_process_is_not_stopped
+        a_spent_thread_goes_on_at_the_next_period
+        a_spent_server_answers_once_nobody_else_runs
+        a_process_that_ends_while_it_is_spent_returns_everything
+        a_budget_needs_a_manager_and_bounds;
     messages:
         words_arrive_unchanged_at_every_length
         longer_messages_than_the_limit_are_refused
@@ -335,6 +372,25 @@ pub const CONTROLS: &[Test] = tests! {
         control_panics;
 };
 
+/// Tests that hold only where time goes by instructions.
+pub const COUNTED: &[Test] = tests! {
+    budgets:
+        the_shares_of_a_budget_are_exact;
+};
+
+/// The modules of [`TESTS`] that are run again with the kernel's page tables apart from ring 3's.
+const ENTRIES: [&str; 5] = ["isolation", "state", "running", "messages", "budgets"];
+
+/// Those of them that are too long where time goes by instructions.
+const LONG: [&str; 1] = ["vector_registers_survive_preemption"];
+
+/// What is run with KPTI and with a clock that goes by instructions, beside the whole of [`TESTS`] without.
+pub fn counted_plan() -> Vec<&'static str> {
+    let short = |test: &&Test| ENTRIES.contains(&test.module) && !LONG.contains(&test.name);
+    let entries = TESTS.iter().filter(short);
+    entries.chain(COUNTED).map(|test| test.name).collect()
+}
+
 /// SystemControl's slot.
 pub const fn system() -> sila_abi::Slot {
     lab::SYSTEM
@@ -357,7 +413,7 @@ pub fn guard(lab: &Lab) -> Result<Child, Failure> {
 
 /// The tests that a plan names, in its order.
 pub fn planned(plan: &str) -> Vec<Result<&'static Test, String>> {
-    let all = || TESTS.iter().chain(CONTROLS);
+    let all = || TESTS.iter().chain(COUNTED).chain(CONTROLS);
     plan.lines()
         .filter(|line| !line.is_empty())
         .map(|line| all().find(|test| test.name == line).ok_or_else(|| line.into()))
@@ -370,11 +426,16 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_many() {
-        let names: Vec<_> = TESTS.iter().chain(CONTROLS).map(|test| test.name).collect();
+        let names: Vec<_> = TESTS.iter().chain(COUNTED).chain(CONTROLS).map(|test| test.name).collect();
         for (at, name) in names.iter().enumerate() {
             assert!(!names[..at].contains(name), "{name}");
         }
         assert!(TESTS.len() >= 40);
+    }
+
+    #[test]
+    fn every_module_that_is_run_with_kpti_has_tests() {
+        assert!(ENTRIES.iter().all(|module| TESTS.iter().any(|test| test.module == *module)));
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub fn picture(w: &mut World) -> Vec<String> {
     lines.push(format!("timers {:?}", k.timers.heap()));
     lines.push(format!("frames {} {}", k.frames.free_count(), k.frames.quarantined()));
     lines.push(format!("reaper {:?} {:?} {:?} {:?}", k.reap, k.dead_regions, k.doomed, k.grown));
-    lines.push(format!("verifier {:?} {}", k.verifier.priority(), k.verifier.held()));
+    lines.push(format!("verifier {:?} {}", k.verification_claim(), k.verifier.held()));
     lines.push(format!("floors {} {:?}", k.keyring.floors_left(), k.interrupts));
     lines
 }

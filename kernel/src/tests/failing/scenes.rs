@@ -243,6 +243,8 @@ pub const SCENES: &[Case] = &[
     (Op::ProcessStart, "", || created(Op::ProcessStart)),
     (Op::ProcessTerminate, "", || with_other(Op::ProcessTerminate, false, &[3])),
     (Op::ProcessStatus, "", || with_other(Op::ProcessStatus, false, &[])),
+    (Op::ProcessSetBudget, "", || with_other(Op::ProcessSetBudget, false, &[1_000_000, 500_000])),
+    (Op::ProcessBudget, "", || with_other(Op::ProcessBudget, false, &[])),
     (Op::ProcessWatch, "", || with_other(Op::ProcessWatch, false, &[NOTE, 1])),
     (Op::ThreadCreate, "with a message page in fresh tables", || {
         plain(PROCESS, Op::ThreadCreate, &[0x10_0000, 0x20_0000, 0, 10, FAR, FRESH])
