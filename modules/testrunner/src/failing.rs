@@ -258,7 +258,7 @@ pub fn no_memory_for_a_revocation_changes_nothing(lab: &Lab) -> Outcome {
 /// Sends capabilities to a thread whose room for them lies in two chunks that the CSpace does not have.
 pub fn no_memory_for_received_capabilities_changes_nothing(_: &Lab) -> Outcome {
     let endpoint = works("EndpointCreate", make(|dst| op::EndpointCreate(OWN_POOL, 0, 0, dst)))?.leak();
-    let room = Receive { reply: Slot::NONE, base: Slot(959), count: 2 };
+    let room = Receive { reply: Slot::NONE, base: Slot(831), count: 2 };
     let waits = works(
         "a thread",
         thread::spawn(2, move || {
