@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long building and running one test may take.
-const LIMIT: Duration = Duration::from_secs(1800);
+const LIMIT: Duration = Duration::from_secs(3600);
 /// How many of the last lines a failure shows.
 const LAST_LINES: usize = 20;
 
@@ -175,8 +175,8 @@ impl Scratch {
         let host: BTreeSet<&str> = chosen.iter().filter_map(|mutant| mutant.test.host()).collect();
         let guest: BTreeSet<&str> = chosen.iter().filter_map(|mutant| mutant.test.guest()).collect();
         let host: Vec<&str> = host.into_iter().collect();
-        let runs = guest.iter().map(|name| (false, vec![*name]));
-        for (host, names) in runs.chain((!host.is_empty()).then_some((true, host))) {
+        let guest = guest.iter().map(|name| (false, vec![*name]));
+        for (host, names) in (!host.is_empty()).then_some((true, host)).into_iter().chain(guest) {
             let output = self.run(host, &names)?;
             if counts(&output) != Some((names.len(), 0)) {
                 let passed = |name: &&&str| {

@@ -137,7 +137,7 @@ pub fn a_caller_without_receiver_ends_at_its_deadline(lab: &Lab) -> Outcome {
     exact(lab, |lab| {
         let served = Served::new(lab, DURABLE)?;
         let (patient, hasty) = (served.client(lab)?, served.client(lab)?);
-        let deadline = clock::after(300 * MILLISECOND);
+        let deadline = clock::after(clock::SECOND);
         hasty.call(EP, 1, deadline)?;
         patient.call(EP, 2, FOREVER)?;
         served.server.kill()?;
@@ -157,7 +157,7 @@ pub fn a_caller_that_is_gone_leaves_the_queue(lab: &Lab) -> Outcome {
         let served = Served::new(lab, DURABLE)?;
         let clients = [served.client(lab)?, served.client(lab)?, served.client(lab)?];
         let [dies, overdue, stays] = &clients;
-        let deadline = clock::after(400 * MILLISECOND);
+        let deadline = clock::after(2 * clock::SECOND);
         dies.call(EP, 1, FOREVER)?;
         overdue.call(EP, 2, deadline)?;
         stays.call(EP, 3, FOREVER)?;

@@ -227,27 +227,30 @@ pub fn a_commit_outlives_its_manager_and_is_adopted(lab: &Lab) -> Outcome {
 pub fn a_deadline_aborts_what_is_not_committed(lab: &Lab) -> Outcome {
     exact(lab, |lab| {
         for committed in [false, true] {
-            let deadline = clock::after(2 * clock::SECOND);
-            let rig = Rig::with_deadline(lab, 1, deadline)?;
+            let rig = Rig::bare(lab, 1)?;
             let (service, client) = (rig.at(0)?, rig.client(0)?);
-            rig.cover()?;
-            equal("the deadline", rig.status()?[2], deadline)?;
-            rig.close()?;
+            let deadline = clock::after(clock::SECOND);
+            let handover = works("HandoverCreate", create(deadline))?;
+            let h = handover.slot();
+            works("HandoverAdd", rig.add_to(h, 0))?;
+            works("HandoverClose", op::HandoverClose(h, 1))?;
             if committed {
-                works("HandoverCommit", rig.commit())?;
+                works("HandoverCommit", op::HandoverCommit(h, 1))?;
             }
             client.call(EP, 2, FOREVER)?;
+            let before = works("HandoverStatus", op::HandoverStatus(h))?.words[2];
+            equal("the deadline", before, deadline)?;
             holds("the deadline has not passed yet", clock::now().is_some_and(|now| now < deadline))?;
             while clock::now().is_some_and(|now| now <= deadline) {
                 pause(10 * MILLISECOND);
             }
             if committed {
-                rig.is(State::Committed)?;
+                equal("state and cause", status(&handover)?, (Some(State::Committed), Cause::None as u64))?;
                 rig.serves(&service.new, 0, &client, 2)?;
-                rig.finalise()?;
+                works("HandoverFinalise", op::HandoverFinalise(h))?;
             } else {
-                rig.is(State::Aborted)?;
-                equal("the cause", rig.status()?[5], Cause::Deadline as u64)?;
+                let aborted = (Some(State::Aborted), Cause::Deadline as u64);
+                equal("state and cause", status(&handover)?, aborted)?;
                 rig.serves(&service.old, 0, &client, 2)?;
             }
         }

@@ -76,14 +76,9 @@ pub fn create(deadline: u64) -> Result<OwnedSlot, CallError> {
 impl<'a> Rig<'a> {
     /// Services that the Handover does not cover yet.
     pub fn bare(lab: &'a Lab, count: usize) -> Result<Self, Failure> {
-        Self::with_deadline(lab, count, FOREVER)
-    }
-
-    /// The same, with a deadline for the Handover.
-    pub fn with_deadline(lab: &'a Lab, count: usize, deadline: u64) -> Result<Self, Failure> {
         let proof = sealed(lab.data(PUPPET_PROOF)?)?;
         let pool = works("PoolCreate", make(|dst| op::PoolCreate(POOL, 64, 20_000, dst)))?;
-        let handover = works("HandoverCreate", create(deadline))?;
+        let handover = works("HandoverCreate", create(FOREVER))?;
         let mut rig = Self { lab, proof, services: Vec::new(), pool, handover };
         for _ in 0..count {
             let service = rig.service()?;
