@@ -61,11 +61,15 @@ pub enum Rule {
     UserRoot = 8,
     /// No entry above the last level is a page.
     SmallPages = 9,
+    /// What of the kernel a root of ring 3 shows lies in the entry area, is what the kernel's root shows there, and
+    /// neither the allocator's nor both writable and executable; there are no more pages of it than trampolines,
+    /// descriptors and stacks take.
+    EntryArea = 10,
 }
 
 impl Rule {
     /// Every rule, in order of number.
-    pub const ALL: [Rule; 9] = [
+    pub const ALL: [Rule; 10] = [
         Rule::WriteXorExecute,
         Rule::VerifiedCode,
         Rule::NoWritableAlias,
@@ -75,8 +79,14 @@ impl Rule {
         Rule::Exclusive,
         Rule::UserRoot,
         Rule::SmallPages,
+        Rule::EntryArea,
     ];
 }
+
+/// Where the entry area begins: the only part of the kernel half that ring 3's own roots show.
+pub const ENTRY_AREA: u64 = 0xffff_ffff_c000_0000;
+/// The most pages that it shows there for one CPU.
+const ENTRY_PAGES: u64 = 32;
 
 /// A set of frames.
 struct Set(Box<[u64]>);
@@ -190,6 +200,9 @@ impl Kernel {
             }
             mark_tables(m, marks, p.number, roots.kernel)?;
         }
+        if let Some(entry) = m.entry_half().copied() {
+            self.audit_entry_area(m, &entry)?;
+        }
         let mut pages = 0;
         for (id, p) in self.processes.iter() {
             let Some(roots) = p.roots else { continue };
@@ -198,6 +211,36 @@ impl Kernel {
             }
         }
         Ok(pages)
+    }
+
+    /// Walks the template of what ring 3's own roots show of the kernel.
+    fn audit_entry_area(&self, m: &mut impl Machine, entry: &[u64; 256]) -> Result<(), Violation> {
+        let kernel = *m.kernel_half();
+        let mut pages = 0;
+        for (a, top) in (256u64..).zip(entry) {
+            for b in 0..512 {
+                let Some(second) = below(m, *top, b) else { continue };
+                for c in 0..512 {
+                    let Some(third) = below(m, second, c) else { continue };
+                    for d in 0..512 {
+                        let Some(leaf) = below(m, third, d) else { continue };
+                        let address = 0xffff_u64 << 48 | a << 39 | b << 30 | c << 21 | d << 12;
+                        pages += 1;
+                        let tables = *top | second | third;
+                        let plain = (tables | leaf) & USER == 0 && (second | third) & LARGE == 0;
+                        let executes = leaf & (WRITABLE | NO_EXECUTE) == WRITABLE;
+                        let frame = Frame::containing(leaf & FRAME_BITS);
+                        let own = frame.is_some_and(|frame| !self.frames.is_managed(frame));
+                        let shown = shown_at(m, &kernel, [a, b, c, d]) == Some(leaf & FRAME_BITS);
+                        if address < ENTRY_AREA || pages > ENTRY_PAGES || executes || !plain || !own || !shown
+                        {
+                            return Err(Violation { rule: Rule::EntryArea, process: 0, address });
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     fn mark_region(&self, m: &mut impl Machine, marks: &mut Marks, r: &Region) {
@@ -427,6 +470,20 @@ fn mark_tables(m: &mut impl Machine, marks: &mut Marks, process: u64, root: Fram
         }
     }
     Ok(())
+}
+
+/// An entry of the table that another entry names, if both are present.
+fn below(m: &mut impl Machine, entry: u64, index: u64) -> Option<u64> {
+    let table = Frame::containing(entry & FRAME_BITS).filter(|_| entry & PRESENT != 0)?;
+    let found = m.frame(table)[(index & 511) as usize];
+    (found & PRESENT != 0).then_some(found)
+}
+
+/// The frame that a root with this kernel half shows at a place, as an address.
+fn shown_at(m: &mut impl Machine, kernel: &[u64; 256], [a, b, c, d]: [u64; 4]) -> Option<u64> {
+    let top = *kernel.get(a.checked_sub(256)? as usize)?;
+    let leaf = [b, c, d].into_iter().try_fold(top, |entry, index| below(m, entry, index))?;
+    Some(leaf & FRAME_BITS)
 }
 
 fn next_table(m: &mut impl Machine, table: Frame, index: u64) -> Option<Frame> {

@@ -13,8 +13,10 @@ use crate::verify::Work;
 /// A simulated machine.
 pub struct SimMachine {
     frames: Vec<[u64; FRAME_WORDS]>,
-    upper: [u64; 256],
-    entry: [u64; 256],
+    /// Entries 256 to 511 of every root.
+    pub upper: [u64; 256],
+    /// Those of a root of ring 3's own.
+    pub entry: [u64; 256],
     /// Whether user roots are separate.
     pub kpti: bool,
     /// Nanoseconds since boot.

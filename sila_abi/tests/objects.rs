@@ -76,6 +76,7 @@ fn bounds(kind: Option<ObjectType>) -> Vec<(&'static str, Bound)> {
                 Kernel("kernel/src/embryo.rs", "MAX_PRIVATE"),
             ),
             ("Watchers", Kernel(OBJECTS, "MAX_WATCHERS")),
+            ("Nanoseconds of a period of its CPU budget", Kernel("kernel/src/budget.rs", "PERIOD_MAX")),
             ("Bytes of a load proof", Kernel("kernel/src/verify.rs", "COPY_MAX")),
             ("Verifications that wait", Kernel("kernel/src/verify.rs", "QUEUE")),
             ("Verifications of one process that wait", Kernel("kernel/src/verify.rs", "QUEUE_OF_ONE")),

@@ -24,6 +24,7 @@ pub const VERIFICATION_STACK: (u64, u64) = (0x4_0000, 0x4_0000);
 pub const DEVICES: u64 = 0xffff_fe90_0000_0000;
 /// The entry area of CPU n is at `ENTRY_CPUS + n * ENTRY_STEP`.
 pub const ENTRY_CPUS: u64 = 0xffff_ffff_c020_0000;
+const _: () = assert!(ENTRY_CPUS - ENTRY_STEP == kernel::audit::ENTRY_AREA);
 /// Address space of one CPU's entry area.
 pub const ENTRY_STEP: u64 = 0x20_0000;
 /// Offset of the kernel-only part of the per-CPU struct, in pages after the entry page.

@@ -172,6 +172,50 @@ fn the_root_of_ring_3_shows_the_process_and_the_entry_area_only() {
     assert_eq!(rule(&mut w).0, Rule::UserRoot);
 }
 
+/// As [`apart`], with an entry area of one page, in frame 7, that the kernel shows at the same place.
+fn with_entry_area() -> World {
+    let (mut w, user) = apart();
+    let kernel = w.k.processes.iter().next().unwrap().1.roots.unwrap().kernel;
+    for (table, index, entry) in [(4, 511, 5 << 12 | 3), (5, 0, 6 << 12 | 3), (6, 0, 7 << 12 | 1)] {
+        w.m.frame(Frame(table))[index] = entry;
+    }
+    (w.m.upper[255], w.m.entry[255]) = (4 << 12 | 3, 4 << 12 | 3);
+    for root in [kernel, user] {
+        w.m.frame(root)[511] = 4 << 12 | 3;
+    }
+    w
+}
+
+#[test]
+fn the_entry_area_shows_nothing_else_of_the_kernel() {
+    let mut w = with_entry_area();
+    assert_eq!(w.k.audit(&mut w.m), Ok(5));
+    let damages: [(&str, fn(&mut World)); 7] = [
+        ("a page of ring 3", |w| w.m.frame(Frame(6))[0] |= USER),
+        ("a table of ring 3", |w| w.m.frame(Frame(5))[0] |= USER),
+        ("writable and executable", |w| w.m.frame(Frame(6))[0] |= WRITABLE),
+        ("a frame of the allocator", |w| w.m.frame(Frame(6))[0] = 20 << 12 | 1),
+        ("a large page", |w| w.m.frame(Frame(5))[0] |= 1 << 7),
+        ("a page below the entry area", |w| w.m.frame(Frame(4))[510] = 5 << 12 | 3),
+        ("too many pages", |w| w.m.frame(Frame(6))[..33].fill(7 << 12 | 1)),
+    ];
+    for (what, damage) in damages {
+        let mut w = with_entry_area();
+        damage(&mut w);
+        assert_eq!(rule(&mut w).0, Rule::EntryArea, "{what}");
+    }
+    // What the kernel shows elsewhere, or something else.
+    let mut w = with_entry_area();
+    w.m.frame(Frame(8))[511] = 5 << 12 | 3;
+    w.m.entry[255] = 8 << 12 | 3;
+    w.m.frame(Frame(5))[0] = 9 << 12 | 3;
+    w.m.frame(Frame(9))[1] = 7 << 12 | 1;
+    w.m.frame(Frame(4))[511] = 0;
+    let user = w.k.processes.iter().next().unwrap().1.roots.unwrap().user;
+    w.m.frame(user)[511] = 8 << 12 | 3;
+    assert_eq!(rule(&mut w).0, Rule::EntryArea);
+}
+
 #[test]
 fn only_systems_that_are_audited_can_be_asked() {
     let mut w = World::new();

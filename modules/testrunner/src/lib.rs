@@ -108,6 +108,7 @@ pub const TESTS: &[Test] = tests! {
         vector_registers_survive_preemption
         a_receive_ends_at_its_deadline
         a_call_ends_at_its_deadline
+        an_idle_processor_is_woken_by_deadlines_only
         yield_lets_the_others_run
         an_alarm_sets_its_flags_at_its_time
         a_suspended_thread_does_not_run;

@@ -1,6 +1,6 @@
 //! Who runs when: preemption, priorities, deadlines, alarms.
 
-use crate::lab::{Failure, Lab, Outcome, PROBE_PRIORITY, equal, holds, pause, refused, until, works};
+use crate::lab::{Failure, Lab, Outcome, PROBE_PRIORITY, SYSTEM, equal, holds, pause, refused, until, works};
 use alloc::format;
 use probe::{Act, SURVIVED};
 use sila_abi::Error;
@@ -10,6 +10,7 @@ use sila_rt::clock::{self, MILLISECOND};
 use sila_rt::ipc::{self, Message};
 use sila_rt::raw::yield_now;
 use sila_rt::slots::{OwnedSlot, make};
+use sila_rt::system::counters;
 use sila_rt::{op, thread};
 
 fn notification() -> Result<OwnedSlot, Failure> {
@@ -89,6 +90,25 @@ pub fn a_call_ends_at_its_deadline(_: &Lab) -> Outcome {
     refused("recv finds nothing", ipc::recv(endpoint.slot(), 0, NO_WAIT), Error::Timeout)?;
     let send = ipc::send(endpoint.slot(), &Message::new(1), NO_WAIT);
     refused("a send without waiting", send, Error::Timeout)
+}
+
+/// How often the timer interrupted, and the scheduler found nothing to run, during a sleep.
+fn sleep(time: u64) -> Result<(u64, u64), Failure> {
+    let before = works("SystemCounters", counters(SYSTEM))?;
+    pause(time);
+    let after = works("SystemCounters", counters(SYSTEM))?;
+    Ok((after.timer_interrupts - before.timer_interrupts, after.idle_choices - before.idle_choices))
+}
+
+pub fn an_idle_processor_is_woken_by_deadlines_only(_: &Lab) -> Outcome {
+    // Those of others may lie in between: the runner's own watcher looks around once a second.
+    pause(50 * MILLISECOND);
+    let (interrupts, idle) = sleep(clock::SECOND)?;
+    holds(
+        &format!("{interrupts} interrupts of the timer in one idle second"),
+        (1..=6).contains(&interrupts),
+    )?;
+    holds(&format!("the processor became idle {idle} times in it"), (1..=6).contains(&idle))
 }
 
 pub fn yield_lets_the_others_run(_: &Lab) -> Outcome {
