@@ -117,7 +117,7 @@ fn the_trace_shows_a_load_in_order() -> Result<(), Failed> {
     let shown = printed(ran, "trace show 1000");
     let of = |event: &str, part: &str| {
         let found = |line: &&str| line.split_whitespace().any(|word| word == event) && line.contains(part);
-        shown.iter().position(|line| found(line))
+        shown.iter().position(found)
     };
     let made = of("process-create", "counter: 1 threads");
     let verified = of("verify-end", "a process: done");
