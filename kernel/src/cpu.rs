@@ -181,7 +181,7 @@ mod tests {
                     let wanted = Mitigations {
                         kpti: match vendor {
                             Vendor::Amd => false,
-                            Vendor::Intel => !has(RDCL_NO) && !(family == 6 && bonnell_or_saltwell(model)),
+                            Vendor::Intel => !(has(RDCL_NO) || family == 6 && bonnell_or_saltwell(model)),
                             Vendor::Other => true,
                         },
                         ibrs_always: has(IBRS_ALL) && features.contains(Features::IBRS_IBPB),

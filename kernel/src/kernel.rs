@@ -476,8 +476,11 @@ impl Kernel {
     /// Gives a CSpace the chunk that a slot lies in.
     #[cold]
     fn grow(&mut self, process: ProcessId, at: CapId) -> Result<(), Error> {
-        let pool = self.processes.get(process).ok_or(Error::ObjectGone)?.pool;
-        self.charge(pool, 0, CapTable::CHUNK_BYTES)?;
+        let p = self.processes.get(process).ok_or(Error::ObjectGone)?;
+        if matches!(p.state, ProcessState::Dying | ProcessState::Ended) {
+            return Err(Error::Dying);
+        }
+        self.charge(p.pool, 0, CapTable::CHUNK_BYTES)?;
         self.caps.set_usable(at, true);
         if let Some(entry) = self.grown.iter_mut().find(|g| g.is_none()) {
             *entry = Some(at);

@@ -288,6 +288,8 @@ pub struct Teardown {
     pub address: u64,
     /// Slots of the arena of Pools that were looked at.
     pub pools: u32,
+    /// A Pool that had not ended was among them.
+    pub found: bool,
 }
 
 /// An isolated address space with its CSpace and threads.

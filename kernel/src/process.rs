@@ -215,7 +215,8 @@ impl Kernel {
             self.delete(m, at);
         }
         let done = (done + SLOT_STEP) % CHUNK;
-        if done == 0 {
+        // Something may have come into a slot that was emptied before: then once more.
+        if done == 0 && CapTable::chunk_of(chunk).all(|at| self.caps.is_empty(at)) {
             self.caps.set_usable(chunk, false);
             self.refund(pool, 0, CapTable::CHUNK_BYTES);
         }
@@ -261,19 +262,28 @@ impl Kernel {
         }
     }
 
-    /// The Pools of one stretch of the arena that were split from the process's own one end.
+    /// The process's own Pool ends, and then those of one stretch of the arena that were split from it, until there is
+    /// none that could be split further: who has a capability to one may do so meanwhile, but only from one that has
+    /// not ended, and only so deep.
     fn release_pools(&mut self, id: ProcessId, pool: PoolId, from: u32) {
+        if from == 0 {
+            self.end_pool(pool);
+        }
         let to = from.saturating_add(POOL_STEP);
+        let mut found = false;
         for index in from..to {
-            if let Some(child) = self.pools.at(index).map(|(child, _)| child)
-                && child != pool
+            if let Some((child, dying)) = self.pools.at(index).map(|(child, p)| (child, p.dying))
+                && !dying
                 && self.pool_is_within(child, pool)
             {
+                found = true;
                 self.end_pool(child);
             }
         }
+        let capacity = self.pools.capacity();
         if let Some(p) = self.processes.get_mut(id) {
-            p.end.pools = to;
+            p.end.found |= found;
+            p.end.pools = if to >= capacity && core::mem::take(&mut p.end.found) { 0 } else { to };
         }
     }
 
@@ -282,11 +292,10 @@ impl Kernel {
         let Some(p) = self.processes.get_mut(id) else { return };
         p.state = ProcessState::Ended;
         let (number, cause) = (p.number, p.exit.cause);
-        let (image, pool, watchers) = (p.image.take(), p.pool, p.watchers);
+        let (image, watchers) = (p.image.take(), p.watchers);
         if let Some(image) = image {
             self.pin_region(image, false);
         }
-        self.end_pool(pool);
         // What never came to be has no cause.
         if cause != 0 {
             self.counters.processes_ended += 1;

@@ -1,4 +1,5 @@
 //! The list of mutants still fits the tree: each changes one place, and the test that must notice exists.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 use boot::mutants::{Mutants, Place};
 use boot::paths;
 use std::fs;

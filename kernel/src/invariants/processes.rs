@@ -12,7 +12,9 @@ pub(super) fn check(k: &Kernel, s: &mut Scratch) -> Result<(), Broken> {
         number(k, id, p)?;
         threads(k, s, id, p)?;
         mappings(k, s, id, p)?;
-        let own = p.state == ProcessState::Ended || super::is_live(k, p.pool);
+        // The own Pool is the last that the reaper gives back.
+        let freed = p.state == ProcessState::Dying && p.roots.is_none();
+        let own = p.state == ProcessState::Ended || freed || super::is_live(k, p.pool);
         demand(own, Rule::PoolPayer, p.pool.index(), p.pool.generation().into())?;
         demand(k.jobs.get(p.job).is_some(), Rule::JobMembers, p.job.index(), id.index().into())?;
     }

@@ -47,6 +47,11 @@ fn rule(w: &mut World) -> (Rule, u64) {
     (violation.rule, violation.address)
 }
 
+/// Makes a page show a frame that it must not, and says which entry that is and what rule it breaks.
+type Framed = fn(&mut World, Actor, Frame) -> (u64, Rule);
+/// What is done to the tables, and its name.
+type Damage = (&'static str, fn(&mut World));
+
 #[test]
 fn sound_tables_pass_with_and_without_a_root_of_ring_3() {
     let mut w = World::new();
@@ -84,7 +89,7 @@ fn alias(w: &mut World, root: Frame, frame: u64) {
 #[test]
 fn no_frame_of_something_else_passes_as_a_page_of_the_process_s_own() {
     const FRAME: u64 = 0x000f_ffff_ffff_f000;
-    let frames: [fn(&mut World, Actor, Frame) -> (u64, Rule); 6] = [
+    let frames: [Framed; 6] = [
         |w, _, root| (leaf(w, root, AT) & FRAME, Rule::NoWritableAlias),
         |w, _, root| (leaf(w, root, AT + 0x1000) & FRAME, Rule::NoWritableAlias),
         |w, _, root| (leaf(w, root, AT + 0x3000) & FRAME, Rule::Exclusive),
@@ -190,7 +195,7 @@ fn with_entry_area() -> World {
 fn the_entry_area_shows_nothing_else_of_the_kernel() {
     let mut w = with_entry_area();
     assert_eq!(w.k.audit(&mut w.m), Ok(5));
-    let damages: [(&str, fn(&mut World)); 7] = [
+    let damages: [Damage; 7] = [
         ("a page of ring 3", |w| w.m.frame(Frame(6))[0] |= USER),
         ("a table of ring 3", |w| w.m.frame(Frame(5))[0] |= USER),
         ("writable and executable", |w| w.m.frame(Frame(6))[0] |= WRITABLE),

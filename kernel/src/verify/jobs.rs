@@ -151,6 +151,9 @@ impl Kernel {
         }
         (self.verifier.active, self.verifier.finished) = (Some(job), Some(work));
         self.verifier.park();
+        if self.verifier.active.is_none() {
+            self.leave_verification();
+        }
         if let Step::Reap = step {
             self.reap_object_step(m);
         }
