@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Every user program of the tree, in the order in which they are built.
-pub const PROGRAMS: [&str; 10] = [
+pub const PROGRAMS: [&str; 11] = [
     "module_manager",
     "deep_compression",
     "service_registry",
@@ -20,6 +20,7 @@ pub const PROGRAMS: [&str; 10] = [
     "probe",
     "testrunner",
     "bench",
+    "fuzz",
 ];
 
 /// What is built: each kind has a target folder and linker flags of its own.

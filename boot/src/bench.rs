@@ -15,10 +15,9 @@ use crate::pkg::sif_build::{SegmentInput, build, elf_segments, elf_to_sif};
 use crate::qemu::Board;
 use crate::system::{self, BundleOptions, Image};
 use crate::{bench_page, run, toolchain};
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use bench::TRACE;
 use sila_abi::manifest::Codec;
-use sila_abi::package::{LoadProof, Package};
 use sila_abi::sif::{PAGE_SIZE, Perm};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -239,12 +238,7 @@ fn proof(description: &str, image: &[u8], keys: &KeySet) -> Result<Vec<u8>> {
     let path = paths::root()?.join(format!("modules/bench/{description}.toml"));
     let manifest =
         pack::manifest(&ModuleDescription::load(&path)?, image, image, Codec::None, &keys.publisher)?;
-    let package = Parts::sign(&manifest, image, &keys.publisher.key)?.assemble()?;
-    let package = Package::parse(&package).map_err(|error| anyhow!("{error}"))?;
-    let proof = LoadProof::of_package(&package);
-    let mut bytes = vec![0; proof.len()];
-    proof.write(&mut bytes).map_err(|error| anyhow!("{error}"))?;
-    Ok(bytes)
+    Parts::sign(&manifest, image, &keys.publisher.key)?.proof()
 }
 
 #[cfg(test)]

@@ -41,6 +41,8 @@ pub enum Command {
     Bench(BenchArgs),
     /// Take away the kernel's defences one by one, and see that a test notices each
     Mutants(MutantsArgs),
+    /// Make random system calls in ring 3 and hold the kernel against its rules
+    Fuzz(FuzzArgs),
     /// Make root keys and a publisher's key
     Keygen(KeygenArgs),
     /// Make a signed and compressed package of a program
@@ -273,6 +275,29 @@ pub struct BenchArgs {
     /// How many functions a profile names
     #[arg(long, default_value_t = 40, hide_short_help = true)]
     pub top: usize,
+}
+
+/// The options of `fuzz`.
+#[derive(Debug, Clone, Args)]
+pub struct FuzzArgs {
+    /// How many system calls
+    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub calls: u64,
+    /// What they follow from: the same seed makes the same calls
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub seed: u64,
+    /// Run the seed twice and compare
+    #[arg(long)]
+    pub replay: bool,
+    /// Leave the first calls out: as many epochs (20,000 calls) as fit in this number
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub skip: u64,
+    /// Look at the kernel's invariants every so many calls
+    #[arg(long, value_name = "N", default_value_t = fuzz::CHECK, value_parser = clap::value_parser!(u64).range(1..))]
+    pub check: u64,
+    /// Show each call, with its outcome, from this one on
+    #[arg(long, value_name = "CALL")]
+    pub show: Option<u64>,
 }
 
 /// The options of `flash`.

@@ -15,6 +15,8 @@ pub mod doctor;
 pub mod flash;
 #[cfg(test)]
 mod flash_tests;
+pub mod fuzz;
+pub mod fuzz_results;
 pub mod gdb;
 pub mod guest;
 pub mod image;

@@ -33,6 +33,13 @@ pub fn page_words(words: &mut [u64]) {
     }
 }
 
+/// Writes words into the calling thread's message page, from word 6 on.
+pub fn set_page_words(words: &[u64]) {
+    if let Some(page) = crate::page::MessagePage::current() {
+        page.write(words);
+    }
+}
+
 /// Makes system calls one after the other; returns how far the time-stamp counter went from the instruction before
 /// the first one's stub to the one after the last's. Of each call only the outcome is read.
 #[cfg(target_os = "none")]

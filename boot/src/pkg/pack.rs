@@ -5,7 +5,7 @@ use super::keys::PublisherKey;
 use super::{keys, sif_build};
 use anyhow::{Context, Result, anyhow};
 use sila_abi::manifest::{Codec, Manifest, ModuleKind};
-use sila_abi::package::{PACKAGE_FORMAT, PACKAGE_MAGIC, PackageHeader};
+use sila_abi::package::{LoadProof, PACKAGE_FORMAT, PACKAGE_MAGIC, Package, PackageHeader};
 use sila_crypto::chain::statement;
 use sila_crypto::hash::bulk_digest;
 use sila_crypto::scheme::Domain;
@@ -120,6 +120,15 @@ impl Parts {
             reserved: [0; 60],
         };
         Ok([header.as_bytes(), &self.manifest, &self.payload].concat())
+    }
+
+    /// The load proof of the package.
+    pub fn proof(&self) -> Result<Vec<u8>> {
+        let bytes = self.assemble()?;
+        let proof = LoadProof::of_package(&Package::parse(&bytes).map_err(|error| anyhow!("{error}"))?);
+        let mut out = vec![0; proof.len()];
+        proof.write(&mut out).map_err(|error| anyhow!("{error}"))?;
+        Ok(out)
     }
 
     /// The package.

@@ -165,7 +165,7 @@ fn device(op: Op, args: &[u64]) -> Scene {
     }
     let slot = match op {
         Op::ClockNow => 22,
-        Op::PortRead | Op::PortWrite => 21,
+        Op::PortRead | Op::PortWrite | Op::PortStatus => 21,
         _ => 20,
     };
     scene(w, a, Slot(slot), op, args)
@@ -223,6 +223,15 @@ pub const SCENES: &[Case] = &[
     (Op::RegionStatus, "", || after(&[REGION], MADE, Op::RegionStatus, &[])),
     (Op::MappingUnmap, "", || after(&[REGION, MAP], OTHER, Op::MappingUnmap, &[])),
     (Op::MappingProtect, "", || after(&[REGION, MAP], OTHER, Op::MappingProtect, &[])),
+    (Op::MappingStatus, "", || after(&[REGION, MAP], OTHER, Op::MappingStatus, &[])),
+    (Op::EndpointStatus, "", || after(&[ENDPOINT], MADE, Op::EndpointStatus, &[])),
+    (Op::NotificationStatus, "", || after(&[NOTIFICATION], MADE, Op::NotificationStatus, &[])),
+    (Op::ReplyStatus, "", || {
+        let (mut w, server, client) = pair();
+        w.message(client, Call::Call, EP, forever(0));
+        w.message(server, Call::Recv, EP, forever(20));
+        scene(w, server, Slot(20), Op::ReplyStatus, &[])
+    }),
     (Op::EndpointLabel, "", || after(&[ENDPOINT], MADE, Op::EndpointLabel, &[])),
     (Op::EndpointBind, "", || {
         let mut s = after(&[ENDPOINT], MADE, Op::EndpointBind, &[PROCESS.0.into()]);
@@ -239,6 +248,8 @@ pub const SCENES: &[Case] = &[
     }),
     (Op::NotificationAlarm, "", || after(&[NOTIFICATION], MADE, Op::NotificationAlarm, &[1 << 40, 1])),
     (Op::ProcessCreate, "", || creation(FRESH)),
+    (Op::JobStatus, "", || plain(JOB, Op::JobStatus, &[])),
+    (Op::ProcessUsage, "", || plain(PROCESS, Op::ProcessUsage, &[])),
     (Op::JobNext, "", || plain(JOB, Op::JobNext, &[0])),
     (Op::ProcessStart, "", || created(Op::ProcessStart)),
     (Op::ProcessTerminate, "", || with_other(Op::ProcessTerminate, false, &[3])),
@@ -266,6 +277,8 @@ pub const SCENES: &[Case] = &[
     (Op::IrqBind, "", || device(Op::IrqBind, &[NOTE, 1])),
     (Op::IrqAck, "", || device(Op::IrqAck, &[])),
     (Op::IrqUnbind, "", || device(Op::IrqUnbind, &[])),
+    (Op::IrqStatus, "", || device(Op::IrqStatus, &[])),
+    (Op::PortStatus, "", || device(Op::PortStatus, &[])),
     (Op::PortRead, "", || device(Op::PortRead, &[0, 1])),
     (Op::PortWrite, "", || device(Op::PortWrite, &[0, 1, 0])),
     (Op::ClockNow, "", || device(Op::ClockNow, &[])),
@@ -276,6 +289,14 @@ pub const SCENES: &[Case] = &[
     (Op::SystemMemory, "", || plain(SYSTEM, Op::SystemMemory, &[])),
     (Op::SystemReleaseSerial, "", || plain(SYSTEM, Op::SystemReleaseSerial, &[])),
     (Op::SystemDevice, "", devices),
+    (Op::SystemCounters, "", || plain(SYSTEM, Op::SystemCounters, &[])),
+    (Op::SystemTrace, "", || plain(SYSTEM, Op::SystemTrace, &[2])),
+    (Op::SystemTraceRead, "", || plain(SYSTEM, Op::SystemTraceRead, &[0])),
+    (Op::SystemAudit, "", || {
+        let mut s = plain(SYSTEM, Op::SystemAudit, &[]);
+        s.w.k.test_system = true;
+        s
+    }),
     (Op::TestReport, "", || plain(TEST, Op::TestReport, &[0])),
     (Op::TestHoldVerification, "", || plain(TEST, Op::TestHoldVerification, &[0])),
     (Op::TestAccounting, "", || plain(TEST, Op::TestAccounting, &[])),
