@@ -253,15 +253,26 @@ impl Kernel {
             Ok(Flow::Done) => self.complete(id, Outcome::message(0, 0, 0), 0, &[]),
             Ok(Flow::Completed | Flow::Blocked) => {}
             Ok(Flow::Restart) => self.restart(id),
-            Err(f) if self.may_free_more(m, f.error) => self.restart(id),
-            Err(f) => {
-                self.counters.refused_calls += 1;
-                self.complete(id, Outcome::error(f.error, f.detail.is_some().into()), 0, f.detail.as_slice());
-            }
+            Err(f) => self.refuse(m, id, f),
         }
     }
 
+    /// A system call was refused: it is tried again if more was freed, else it has its answer. Apart, so that calls that
+    /// succeed keep no registers for it.
+    #[cold]
+    #[inline(never)]
+    fn refuse(&mut self, m: &mut impl Machine, id: ThreadId, f: Fail) {
+        if self.may_free_more(m, f.error) {
+            self.restart(id);
+            return;
+        }
+        self.counters.refused_calls += 1;
+        self.complete(id, Outcome::error(f.error, f.detail.is_some().into()), 0, f.detail.as_slice());
+    }
+
     /// Runs the instruction again, with unchanged arguments.
+    #[cold]
+    #[inline(never)]
     fn restart(&mut self, id: ThreadId) {
         self.counters.restarted_calls += 1;
         if let Some(t) = self.threads.get_mut(id) {

@@ -173,6 +173,8 @@ impl Kernel {
         if end > r.pages as u64 || range.pages() > MAX_MAP {
             return Err(Error::InvalidArgument);
         }
+        // Only the boot bundle could be longer than a Region may be.
+        let first = u16::try_from(offset).map_err(|_| Error::InvalidArgument)?;
         if writable && r.sealed {
             return Err(Error::Sealed);
         }
@@ -188,7 +190,7 @@ impl Kernel {
         }
         let root = self.live_process(process)?.roots.map(|r| r.kernel);
         let table = root.and_then(|root| paging::only_table(m, root, range));
-        self.record_mapping(pool, region, process, (range, offset as u32), writable, table)
+        self.record_mapping(pool, region, process, (range, first), writable, table)
     }
 
     fn record_mapping(
@@ -196,7 +198,7 @@ impl Kernel {
         pool: PoolId,
         region: RegionId,
         process: ProcessId,
-        (range, offset): (UserRange, u32),
+        (range, offset): (UserRange, u16),
         writable: bool,
         table: Option<Frame>,
     ) -> Result<MappingId, Error> {

@@ -148,8 +148,8 @@ pub struct Mapping {
     pub process: ProcessId,
     /// At which addresses.
     pub range: UserRange,
-    /// The page of the Region that comes first.
-    pub offset: u32,
+    /// The page of the Region that comes first. Two bytes leave the record as long as it would be without.
+    pub offset: u16,
     /// Whether the process may write.
     pub writable: bool,
     /// The last-level page table that all its pages stand in, if it is one.

@@ -94,7 +94,7 @@ impl Kernel {
         // From here on nothing fails.
         payer.bytes.used = payer.bytes.used.wrapping_add(cost::<Mapping>());
         let table = Some(table);
-        let offset = offset as u32;
+        let offset = offset as u16;
         let mapping =
             Mapping { pool, caps: 1, region, process, range, offset, writable, table, prev: None, next };
         let id = self.mappings.insert(mapping).ok()?;
