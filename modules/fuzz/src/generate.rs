@@ -262,6 +262,8 @@ fn plain(r: &mut Random, v: &View<'_>, op: Op, at: usize, slot: u16) -> u64 {
         (Op::CapCopy | Op::CapMint, 1) if r.once_in(3) => rights & r.draw(),
         (Op::CapCopy | Op::CapMint, 1) => rights,
         (Op::CapMint, 2) => r.below(9),
+        // The whole of every period: what a worker may use decides nothing about when its calls are made.
+        (Op::ProcessSetBudget, 0 | 1) => 1_000_000,
         (Op::PoolCreate, 0) => r.below(60),
         (Op::PoolCreate, 1) => r.below(20_000),
         (Op::RegionCreate, 0) if r.once_in(20) => r.below(1500),
