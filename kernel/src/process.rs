@@ -88,10 +88,12 @@ impl Kernel {
         }
     }
 
-    /// The reaper's turn at a tick at which nobody else has one.
+    /// The reaper's turn at a tick at which nobody else has one. The timer is not set meanwhile: that a deadline comes
+    /// is seen by the clock.
     pub(crate) fn reap_for_a_while(&mut self, m: &mut impl Machine) {
+        let next = self.timers.next().unwrap_or(u64::MAX);
         for _ in 0..STEPS_PER_TICK {
-            if self.nothing_to_reap() || m.interrupt_pending() {
+            if self.nothing_to_reap() || m.interrupt_pending() || m.now() >= next {
                 return;
             }
             self.reap_step(m);

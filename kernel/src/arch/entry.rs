@@ -25,7 +25,7 @@ use super::fpu::Fpu;
 use super::layout;
 use super::percpu;
 use super::regs::msr;
-use super::trap::{HIDING, ODD, PLAIN};
+use super::trap::{APART, HIDING, ODD, PLAIN};
 
 unsafe extern "C" {
     /// SYSCALL target when KPTI is off.
@@ -34,8 +34,10 @@ unsafe extern "C" {
     fn syscall_entry_hiding();
     /// SYSCALL target when KPTI is off and a switch takes more than most.
     fn syscall_entry_odd();
-    /// SYSCALL target when KPTI is on.
+    /// SYSCALL target when KPTI is on and a switch takes more than most.
     fn syscall_entry_kpti();
+    /// SYSCALL target when KPTI is on.
+    fn syscall_entry_apart();
     /// The way to ring 3 when KPTI is off; the save area is in rdi.
     fn exit_plain();
     /// The way to ring 3 when KPTI is on.
@@ -63,6 +65,7 @@ pub fn vector_address(vector: usize) -> u64 {
 /// Address of the trampoline that SYSCALL takes.
 pub fn syscall_address(fpu: &Fpu, features: Features, mitigations: Mitigations) -> u64 {
     let entry = match way(fpu, features, mitigations) {
+        APART => syscall_entry_apart,
         _ if mitigations.kpti => syscall_entry_kpti,
         PLAIN => syscall_entry_plain,
         HIDING => syscall_entry_hiding,
@@ -74,12 +77,11 @@ pub fn syscall_address(fpu: &Fpu, features: Features, mitigations: Mitigations) 
 /// How this processor switches between threads.
 fn way(fpu: &Fpu, features: Features, mitigations: Mitigations) -> u8 {
     let simple = fpu.extends() && features.contains(Features::FSGSBASE);
-    if mitigations.kpti || mitigations.ibpb_on_switch || !simple {
-        ODD
-    } else if fpu.leaks_pointers() {
-        HIDING
-    } else {
-        PLAIN
+    match (mitigations.kpti, fpu.leaks_pointers()) {
+        _ if mitigations.ibpb_on_switch || !simple => ODD,
+        (true, _) => APART,
+        (false, true) => HIDING,
+        (false, false) => PLAIN,
     }
 }
 
@@ -89,6 +91,7 @@ pub fn fault_address(fpu: &Fpu, features: Features, mitigations: Mitigations) ->
     let entry = match way(fpu, features, mitigations) {
         PLAIN => on_fault::<PLAIN>,
         HIDING => on_fault::<HIDING>,
+        APART => on_fault::<APART>,
         _ => on_fault::<ODD>,
     };
     entry as *const () as u64
@@ -228,6 +231,17 @@ syscall_entry_hiding:
     mov gs:[{SCRATCH}], rsp
     mov rsp, gs:[{CURRENT}]
     SYSCALL_SAVE {call_hiding}, {reply_recv_hiding}, {recv_hiding}
+
+/* As syscall_entry_kpti, for processors that switch between threads as syscall_entry_plain does. */
+.balign 64
+.global syscall_entry_apart
+syscall_entry_apart:
+    swapgs
+    mov gs:[{SCRATCH}], rsp
+    mov rsp, gs:[{KERNEL_ROOT}]
+    mov cr3, rsp
+    mov rsp, gs:[{CURRENT}]
+    SYSCALL_SAVE {call_apart}, {reply_recv_apart}, {recv_apart}
 
 .balign 64
 .global syscall_entry_kpti
@@ -502,12 +516,15 @@ vector_stubs:
     call = sym super::trap::on_call::<PLAIN>,
     call_hiding = sym super::trap::on_call::<HIDING>,
     call_oddly = sym super::trap::on_call::<ODD>,
+    call_apart = sym super::trap::on_call::<APART>,
     reply_recv = sym super::trap::on_reply_recv::<PLAIN>,
     reply_recv_hiding = sym super::trap::on_reply_recv::<HIDING>,
     reply_recv_oddly = sym super::trap::on_reply_recv::<ODD>,
+    reply_recv_apart = sym super::trap::on_reply_recv::<APART>,
     recv = sym super::trap::on_recv::<PLAIN>,
     recv_hiding = sym super::trap::on_recv::<HIDING>,
     recv_oddly = sym super::trap::on_recv::<ODD>,
+    recv_apart = sym super::trap::on_recv::<APART>,
     operations = sym super::trap::OPERATIONS,
     OPERATIONS_LEN = const super::trap::OPERATIONS_LEN,
     INVOKE = const Call::Invoke as u8,

@@ -94,6 +94,8 @@ pub const PLAIN: u8 = 0;
 pub const HIDING: u8 = 1;
 /// Whatever the processor needs.
 pub const ODD: u8 = 2;
+/// As [`HIDING`], needed or not, with the kernel's page tables apart from ring 3's.
+pub const APART: u8 = 3;
 
 /// The SYSCALL entry of `call`, for a way to switch.
 pub extern "C" fn on_call<const WAY: u8>() -> ! {
@@ -368,8 +370,13 @@ unsafe fn switch<const WAY: u8>(hardware: &Hardware, owner: *mut Context, contex
         let root = (*context).root;
         if root != (*owner).root {
             regs::set_cr3(root);
+            if WAY == APART {
+                let cpu = cpu();
+                cpu.entry.kernel_root = root;
+                cpu.entry.user_root = (*context).user_root;
+            }
         }
-        fpu::exchange_extended((*owner).extended, (*context).extended, WAY == HIDING);
+        fpu::exchange_extended((*owner).extended, (*context).extended, WAY != PLAIN);
         switch_bases(owner, context);
     }
 }
