@@ -1,6 +1,7 @@
 //! Processes and threads: their end returns everything.
 
 use super::*;
+use crate::kernel::Capacities;
 
 #[test]
 fn terminating_a_process_returns_every_frame_and_byte() {
@@ -56,6 +57,29 @@ fn the_reaper_gets_its_turn_while_a_thread_spins() {
     w.m.timer = u64::MAX;
     w.k.enter(&mut w.m, Entry::Timer);
     assert_eq!(w.m.timer, u64::MAX, "no tick without need");
+}
+
+/// Who holds a Pool that was split from an ending process's own splits it further, behind the reaper's back.
+#[test]
+fn a_pool_that_is_split_during_the_end_of_its_owner_ends_too() {
+    let mut w = World::sized(2000, Capacities { pools: 64, ..CAPACITIES });
+    let q = w.actor(50);
+    let b = w.actor(40);
+    let root = Slot(19);
+    w.give(q, root, reference(ObjectType::Pool, w.k.root_pool), Rights::CREATE);
+    // The process's Pool gets a late place in the arena, and the early ones are free again.
+    (20..60).for_each(|slot| drop(w.invoke(q, root, Op::PoolCreate, &[0, 0, slot]).unwrap()));
+    w.invoke(b, POOL, Op::PoolCreate, &[50, 6000, 20]).unwrap();
+    w.share(b, Slot(20), q, Slot(18), Rights::CREATE | Rights::READ, 0);
+    (20..60).rev().for_each(|slot| drop(w.invoke(q, Slot(slot), Op::CapDelete, &[]).unwrap()));
+    w.k.begin_end(&mut w.m, b.process, Exit::default());
+    while w.k.processes.get(b.process).unwrap().end.pools < 16 {
+        w.k.reap_step(&mut w.m);
+    }
+    w.invoke(q, Slot(18), Op::PoolCreate, &[10, 2000, 30]).unwrap();
+    w.settle();
+    assert_eq!(w.invoke(q, Slot(30), Op::PoolStatus, &[]), Err(Error::ObjectGone));
+    assert_eq!(w.invoke(q, Slot(18), Op::PoolStatus, &[]), Err(Error::ObjectGone));
 }
 
 #[test]
