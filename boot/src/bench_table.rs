@@ -155,11 +155,11 @@ pub fn add_traces(results: &mut Results, traced: &[Traced], code: &Code) {
         let Some(round) = traced.iter().find(|t| t.name == row.name).and_then(Traced::middle) else {
             continue;
         };
-        let (count, slack) = (total(round), row.max * DIFFERENCE / 100 + 2);
-        if count + slack < row.min || count > row.max + slack {
-            let Row { name, min, max, .. } = row;
+        let (count, slack) = (total(round), row.p99 * DIFFERENCE / 100 + 2);
+        if count + slack < row.min || count > row.p99 + slack {
+            let Row { name, min, p99, .. } = row;
             let why =
-                format!("{name}: the traced round has {count} instructions, measured were {min} to {max}");
+                format!("{name}: the traced round has {count} instructions, measured were {min} to {p99}");
             results.untraced.push(why);
         } else {
             row.expensive = Some(code.expensive(round));

@@ -141,16 +141,27 @@ impl Kernel {
             if next == Next::Verification && self.verifier.is_concluding() {
                 self.conclusion_step(m);
                 if m.interrupt_pending() {
-                    return Next::Idle;
+                    return self.let_in(m);
                 }
                 continue;
             }
             let nothing = self.nothing_to_reap() && self.doomed.is_empty();
-            if next != Next::Idle || nothing || m.interrupt_pending() {
+            if next != Next::Idle || nothing {
                 return next;
+            }
+            if m.interrupt_pending() {
+                return self.let_in(m);
             }
             self.reap_step(m);
         }
+    }
+
+    /// Lets an interrupt in though there is work left. The core may not hear of it - a line that is masked, a timer that
+    /// was early -, so the timer brings the CPU back.
+    fn let_in(&mut self, m: &mut impl Machine) -> Next {
+        self.armed = self.armed.min(m.now());
+        m.set_timer(self.armed);
+        Next::Idle
     }
 
     /// Carries out an invocation that nothing but its own business comes with, unless it is an odd one.

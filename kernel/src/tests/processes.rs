@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::kernel::Capacities;
+use crate::machine::Next;
 
 #[test]
 fn terminating_a_process_returns_every_frame_and_byte() {
@@ -59,6 +60,20 @@ fn the_reaper_gets_its_turn_while_a_thread_spins() {
     assert_eq!(w.m.timer, u64::MAX, "no tick without need");
 }
 
+/// An interrupt that the core never hears of does not leave an idle CPU with work undone.
+#[test]
+fn an_idle_cpu_comes_back_to_what_an_interrupt_interrupted() {
+    let mut w = World::new();
+    let a = w.actor(50);
+    w.switch_to(a);
+    w.m.preempt_after = Some(0);
+    w.m.timer = u64::MAX;
+    let t = w.k.threads.get_mut(a.thread).unwrap();
+    t.context.registers.rax = Tag::new(Call::Exit, 1, 0, 0).0;
+    assert_eq!(w.k.enter(&mut w.m, Entry::Syscall), Next::Idle);
+    assert!(!w.k.nothing_to_reap() && w.m.timer <= w.m.time);
+}
+
 /// Who holds a Pool that was split from an ending process's own splits it further, behind the reaper's back.
 #[test]
 fn a_pool_that_is_split_during_the_end_of_its_owner_ends_too() {
@@ -68,10 +83,14 @@ fn a_pool_that_is_split_during_the_end_of_its_owner_ends_too() {
     let root = Slot(19);
     w.give(q, root, reference(ObjectType::Pool, w.k.root_pool), Rights::CREATE);
     // The process's Pool gets a late place in the arena, and the early ones are free again.
-    (20..60).for_each(|slot| drop(w.invoke(q, root, Op::PoolCreate, &[0, 0, slot]).unwrap()));
+    for slot in 20..60 {
+        w.invoke(q, root, Op::PoolCreate, &[0, 0, slot]).unwrap();
+    }
     w.invoke(b, POOL, Op::PoolCreate, &[50, 6000, 20]).unwrap();
     w.share(b, Slot(20), q, Slot(18), Rights::CREATE | Rights::READ, 0);
-    (20..60).rev().for_each(|slot| drop(w.invoke(q, Slot(slot), Op::CapDelete, &[]).unwrap()));
+    for slot in (20..60).rev() {
+        w.invoke(q, Slot(slot), Op::CapDelete, &[]).unwrap();
+    }
     w.k.begin_end(&mut w.m, b.process, Exit::default());
     while w.k.processes.get(b.process).unwrap().end.pools < 16 {
         w.k.reap_step(&mut w.m);

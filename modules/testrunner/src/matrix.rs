@@ -9,24 +9,42 @@ use alloc::format;
 use alloc::vec::Vec;
 use sila_abi::ops::{Arg, OpInfo, TABLE};
 use sila_abi::protocol::layout::{CLOCK, OWN_POOL, OWN_PROCESS, OWN_THREAD};
-use sila_abi::{Error, ObjectType, Rights, Slot};
+use sila_abi::{Error, ObjectType, Op, Rights, Slot};
 use sila_rt::hostile::invoke;
 use sila_rt::op;
 use sila_rt::slots::{OwnedSlot, make};
 
-/// A capability of every object type that exists.
+/// Where the zoo's Mapping shows its page.
+const PLACE: u64 = 0x0000_7200_0000_0000;
+
+/// A capability of every object type that exists, but for Replies: those can be neither copied nor weakened.
 struct Zoo {
     endpoint: OwnedSlot,
     notification: OwnedSlot,
     region: OwnedSlot,
+    mapping: OwnedSlot,
+    handover: OwnedSlot,
+    journal: OwnedSlot,
 }
 
 impl Zoo {
     fn new(_: &Lab) -> Result<Self, Failure> {
+        let frames = works("RegionCreate", make(|dst| op::RegionCreate(OWN_POOL, 1, dst)))?;
+        let journal = works("JournalCreate", make(|dst| op::JournalCreate(OWN_POOL, frames.slot(), dst)))?;
+        // The Journal has taken it.
+        frames.leak();
+        let region = works("RegionCreate", make(|dst| op::RegionCreate(OWN_POOL, 1, dst)))?;
+        let map = |dst: Slot| {
+            let words = [OWN_PROCESS.0.into(), PLACE, 0, 1, 0, u64::from(dst.0)];
+            invoke(region.slot(), Op::RegionMap, &words)
+        };
         Ok(Self {
+            mapping: works("RegionMap", make(map))?,
+            handover: works("HandoverCreate", make(|dst| op::HandoverCreate(POOL, JOB, u64::MAX, dst)))?,
+            journal,
             endpoint: works("EndpointCreate", make(|dst| op::EndpointCreate(OWN_POOL, 0, 0, dst)))?,
             notification: works("NotificationCreate", make(|dst| op::NotificationCreate(OWN_POOL, dst)))?,
-            region: works("RegionCreate", make(|dst| op::RegionCreate(OWN_POOL, 1, dst)))?,
+            region,
         })
     }
 
@@ -47,6 +65,9 @@ impl Zoo {
             ObjectType::Clock => CLOCK,
             ObjectType::SystemControl => SYSTEM,
             ObjectType::TestControl => TEST,
+            ObjectType::Mapping => self.mapping.slot(),
+            ObjectType::Handover => self.handover.slot(),
+            ObjectType::Journal => self.journal.slot(),
             _ => return None,
         })
     }
@@ -62,10 +83,11 @@ fn rights_of(slot: Slot) -> Result<Rights, Failure> {
     Ok(Rights::from_word(status.words[1]).unwrap_or(Rights::empty()))
 }
 
-/// A copy without one right; `None` if the capability has no other.
+/// A copy without one right; `None` if the capability has no other, or can't be copied: then nobody has a weaker one.
 fn without(slot: Slot, right: Rights) -> Result<Option<OwnedSlot>, Failure> {
-    let rest = rights_of(slot)?.difference(right);
-    if rest.is_empty() {
+    let rights = rights_of(slot)?;
+    let rest = rights.difference(right);
+    if rest.is_empty() || !rights.contains(Rights::COPY) {
         return Ok(None);
     }
     Ok(Some(works("a copy with fewer rights", copy(slot, rest))?))
