@@ -15,7 +15,7 @@ use sila_rt::op;
 use sila_rt::slots::{OwnedSlot, make};
 
 /// Where the zoo's Mapping shows its page.
-const PLACE: u64 = 0x0000_7200_0000_0000;
+const PLACE: u64 = 0x0000_6a00_0000_0000;
 
 /// A capability of every object type that exists, but for Replies: those can be neither copied nor weakened.
 struct Zoo {
@@ -75,6 +75,13 @@ impl Zoo {
     /// A capability of another type than this, with every right it can have.
     fn other(&self, kind: ObjectType) -> Slot {
         if kind == ObjectType::Notification { self.endpoint.slot() } else { self.notification.slot() }
+    }
+}
+
+impl Drop for Zoo {
+    fn drop(&mut self) {
+        // A mapping outlives its last capability.
+        let _ = invoke(self.mapping.slot(), Op::MappingUnmap, &[]);
     }
 }
 
