@@ -2,7 +2,7 @@
 //! kernel has changed, and then it succeeds.
 
 mod picture;
-mod scenes;
+pub mod scenes;
 mod updates;
 
 use sila_abi::ops::{Arg, TABLE};

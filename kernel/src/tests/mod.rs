@@ -4,6 +4,7 @@ mod abuse;
 mod audit;
 mod budgets;
 mod capabilities;
+mod creating;
 mod devices;
 mod failing;
 mod handover;

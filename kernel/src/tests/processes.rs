@@ -60,6 +60,49 @@ fn the_reaper_gets_its_turn_while_a_thread_spins() {
     assert_eq!(w.m.timer, u64::MAX, "no tick without need");
 }
 
+/// What comes into a CSpace that is being emptied goes, too, and the CSpace grows no more.
+#[test]
+fn a_slot_that_is_filled_behind_the_reaper_is_emptied_again() {
+    let mut w = World::new();
+    let a = w.actor(50);
+    let before = w.baseline();
+    let b = w.actor(40);
+    w.k.begin_end(&mut w.m, b.process, Exit::default());
+    while w.k.processes.get(b.process).unwrap().end.slots == 0 {
+        w.k.reap_step(&mut w.m);
+    }
+    let pool = w.k.processes.get(a.process).unwrap().pool;
+    w.give(b, Slot(2), reference(ObjectType::Pool, pool), Rights::READ);
+    assert_eq!(w.k.free_slot(b.process, Slot(700)), Err(Error::Dying));
+    w.settle();
+    assert_eq!(w.baseline(), before);
+}
+
+/// Who waits for a process that ends is woken a few at a time.
+#[test]
+fn a_step_of_the_reaper_wakes_few() {
+    let mut w = World::new();
+    let server = w.actor(40);
+    w.invoke(server, POOL, Op::EndpointCreate, &[0, 0, 10]).unwrap();
+    let clients: Vec<Actor> = (0..6).map(|_| w.actor(50)).collect();
+    for client in &clients {
+        w.share(server, Slot(10), *client, Slot(10), Rights::SEND, 0);
+        w.message(*client, Call::Call, Slot(10), forever(0));
+    }
+    let waiting = |w: &World| {
+        let state = |c: &Actor| w.k.threads.get(c.thread).unwrap().state;
+        clients.iter().filter(|c| matches!(state(c), ThreadState::Sending { .. })).count()
+    };
+    assert_eq!(waiting(&w), 6);
+    w.k.begin_end(&mut w.m, server.process, Exit::default());
+    while waiting(&w) > 0 {
+        let before = waiting(&w);
+        w.k.reap_step(&mut w.m);
+        assert!(before - waiting(&w) <= 4, "{before} waited, {} do", waiting(&w));
+    }
+    w.settle();
+}
+
 /// An interrupt that the core never hears of does not leave an idle CPU with work undone.
 #[test]
 fn an_idle_cpu_comes_back_to_what_an_interrupt_interrupted() {

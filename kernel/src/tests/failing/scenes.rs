@@ -29,9 +29,9 @@ pub struct Scene {
 pub const FRESH: u64 = 700;
 /// Address without any page table.
 const FAR: u64 = 0x40_0000_0000 - 0x1000;
-const KEYS: Slot = Slot(5);
-const SYSTEM: Slot = Slot(6);
-const JOB: Slot = Slot(7);
+pub const KEYS: Slot = Slot(5);
+pub const SYSTEM: Slot = Slot(6);
+pub const JOB: Slot = Slot(7);
 const MADE: Slot = Slot(10);
 const OTHER: Slot = Slot(11);
 const NOTE: u64 = 12;
@@ -126,7 +126,8 @@ fn with_bytes(w: &mut World, a: Actor, slot: Slot, bytes: &[u8], seal: bool) {
     }
 }
 
-fn creation(dst: u64) -> Scene {
+/// A load of the signed module that leads to this slot.
+pub fn creation(dst: u64) -> Scene {
     let (mut w, a) = world();
     with_bytes(&mut w, a, MADE, &SIGNED.image, true);
     with_bytes(&mut w, a, OTHER, &SIGNED.proof, true);
