@@ -10,7 +10,7 @@ use sila_abi::sif::{Perm, Segment, Sif};
 use sila_abi::trace::Kind;
 use sila_abi::{Error, ObjectType};
 
-use crate::budget::Budget;
+use crate::arena::Vacant;
 use crate::cap::Cap;
 use crate::endow::{Grant, Plan};
 use crate::kernel::{Fail, Kernel, reference};
@@ -178,24 +178,13 @@ impl Kernel {
             payer: r.payer,
             pool,
             job: r.job,
-            caps: 0,
             identity: identity(r.manifest, r.digest),
             state: ProcessState::Embryo,
-            exit: Exit::default(),
             roots: Some(roots),
             ceiling: r.manifest.resources.max_priority,
             max_threads: r.manifest.resources.threads,
-            thread_count: 0,
-            initial: None,
-            threads: None,
-            mappings: None,
             image: Some(r.image),
-            handover: None,
-            retired: false,
-            watchers: [None; MAX_WATCHERS],
-            end: Teardown::default(),
-            reap_next: None,
-            budget: Budget::default(),
+            ..Process::vacant()
         };
         self.pin_region(r.image, true);
         if let Some(j) = self.jobs.get_mut(r.job) {

@@ -7,7 +7,7 @@ use sila_abi::device::DeviceRecord;
 use sila_abi::protocol::wire;
 use sila_abi::record::Name;
 use sila_abi::status::{CounterRecord, MemoryRecord, ProcessRecord};
-use sila_abi::syscall::MAX_WORDS;
+use sila_abi::syscall::{MAX_WORDS, REGISTER_WORDS};
 use sila_abi::trace::{RECORD_WORDS, Record};
 use sila_abi::{Error, Op, Slot};
 use zerocopy::{FromBytes, IntoBytes};
@@ -234,6 +234,25 @@ pub fn process_create(
         *word = u64::from(*request) << 16 | u64::from(source.0);
     }
     invoke_long(job, Op::ProcessCreate, used, &mut []).map(|_| ())
+}
+
+/// Bytes of the longest line that a results channel takes.
+const LONGEST_REPORT: usize = (MAX_WORDS - REGISTER_WORDS) * 8;
+
+/// Sends a line to the results channel of a test system, cut to the longest that it takes.
+pub fn report(test_control: Slot, line: &str) {
+    let mut words = [0u64; MAX_WORDS];
+    let bytes = line.as_bytes();
+    let bytes = bytes.get(..bytes.len().min(LONGEST_REPORT)).unwrap_or_default();
+    words[0] = bytes.len() as u64;
+    for (word, chunk) in words.iter_mut().skip(REGISTER_WORDS).zip(bytes.chunks(8)) {
+        let mut raw = [0; 8];
+        raw.iter_mut().zip(chunk).for_each(|(to, from)| *to = *from);
+        *word = u64::from_le_bytes(raw);
+    }
+    let used = REGISTER_WORDS + bytes.len().div_ceil(8);
+    // Silence is a failure, which the host sees.
+    let _ = invoke_long(test_control, Op::TestReport, words.get(..used).unwrap_or_default(), &mut []);
 }
 
 #[cfg(test)]

@@ -150,6 +150,22 @@ global_asm!(
     mov r15, [rdi + {R15}]
 .endm
 
+/* From ring 3: rsp = save area of the thread that runs, whose own rsp is put aside. */
+.macro SAVE_AREA
+    swapgs
+    mov gs:[{SCRATCH}], rsp
+    mov rsp, gs:[{CURRENT}]
+.endm
+
+/* The same, with the kernel's page tables apart from ring 3's. */
+.macro SAVE_AREA_APART
+    swapgs
+    mov gs:[{SCRATCH}], rsp
+    mov rsp, gs:[{KERNEL_ROOT}]
+    mov cr3, rsp
+    mov rsp, gs:[{CURRENT}]
+.endm
+
 /* rsp = save area, rcx = user rip, r11 = user flags; leaves rsp = kernel stack. */
 .macro SYSCALL_SAVE call, reply_recv, recv
     mov [rsp + {RAX}], rax
@@ -202,9 +218,7 @@ global_asm!(
 .global syscall_entry_plain
 .global exit_plain
 syscall_entry_plain:
-    swapgs
-    mov gs:[{SCRATCH}], rsp
-    mov rsp, gs:[{CURRENT}]
+    SAVE_AREA
     SYSCALL_SAVE {call}, {reply_recv}, {recv}
 exit_plain:
     CHECK_USER .Liret_plain
@@ -218,40 +232,28 @@ exit_plain:
 .balign 64
 .global syscall_entry_odd
 syscall_entry_odd:
-    swapgs
-    mov gs:[{SCRATCH}], rsp
-    mov rsp, gs:[{CURRENT}]
+    SAVE_AREA
     SYSCALL_SAVE {call_oddly}, {reply_recv_oddly}, {recv_oddly}
 
 /* As syscall_entry_plain, for processors that leave x87 pointers behind. */
 .balign 64
 .global syscall_entry_hiding
 syscall_entry_hiding:
-    swapgs
-    mov gs:[{SCRATCH}], rsp
-    mov rsp, gs:[{CURRENT}]
+    SAVE_AREA
     SYSCALL_SAVE {call_hiding}, {reply_recv_hiding}, {recv_hiding}
 
 /* As syscall_entry_kpti, for processors that switch between threads as syscall_entry_plain does. */
 .balign 64
 .global syscall_entry_apart
 syscall_entry_apart:
-    swapgs
-    mov gs:[{SCRATCH}], rsp
-    mov rsp, gs:[{KERNEL_ROOT}]
-    mov cr3, rsp
-    mov rsp, gs:[{CURRENT}]
+    SAVE_AREA_APART
     SYSCALL_SAVE {call_apart}, {reply_recv_apart}, {recv_apart}
 
 .balign 64
 .global syscall_entry_kpti
 .global exit_kpti
 syscall_entry_kpti:
-    swapgs
-    mov gs:[{SCRATCH}], rsp
-    mov rsp, gs:[{KERNEL_ROOT}]
-    mov cr3, rsp
-    mov rsp, gs:[{CURRENT}]
+    SAVE_AREA_APART
     SYSCALL_SAVE {call_oddly}, {reply_recv_oddly}, {recv_oddly}
 exit_kpti:
     CHECK_USER .Liret_kpti
