@@ -264,13 +264,10 @@ impl Kernel {
         }
     }
 
-    /// The process's own Pool ends, and then those of one stretch of the arena that were split from it, until there is
-    /// none that could be split further: who has a capability to one may do so meanwhile, but only from one that has
-    /// not ended, and only so deep.
+    /// The process's own Pool and those that were split from it end, a stretch of the arena at a time, until there is
+    /// none that could be split further: who has a capability to one may do so meanwhile, but only from one that has not
+    /// ended, and only so deep.
     fn release_pools(&mut self, id: ProcessId, pool: PoolId, from: u32) {
-        if from == 0 {
-            self.end_pool(pool);
-        }
         let to = from.saturating_add(POOL_STEP);
         let mut found = false;
         for index in from..to {

@@ -1,8 +1,13 @@
 //! Processes in the making: what others see of them, and what becomes of them when their making breaks off.
 
-use super::failing::scenes::{self, JOB, KEYS, SYSTEM};
+use sila_abi::sif::SifHeader;
+
+use super::failing::scenes::{self, JOB, KEYS, MADE, SYSTEM};
+use super::signed::SIGNED;
 use super::*;
 use crate::cap::ObjRef;
+use crate::embryo::Recipe;
+use crate::endow;
 use crate::kernel::PERMANENT;
 use crate::machine::Next;
 
@@ -142,4 +147,30 @@ fn a_load_that_is_put_aside_leaves_the_context_a_job() {
     let next = w.k.enter(&mut w.m, Entry::VerificationDone);
     assert_eq!(w.k.verifier.held(), 1);
     assert!(next == Next::Verification && w.m.work.is_some(), "{next:?}");
+}
+
+/// Whoever pays may have ended since the last page was made, even if no capability has to be paid any more.
+#[test]
+fn a_process_is_not_born_into_a_pool_that_has_ended() {
+    let scenes::Scene { mut w, who, .. } = scenes::creation(DST.0.into());
+    let sif = SifHeader::parse(&SIGNED.image[..4096], SIGNED.image.len() as u64).unwrap();
+    let recipe = Recipe {
+        manifest: &SIGNED.manifest,
+        sif: &sif,
+        digest: [0; 32],
+        image: crate::kernel::id_of(&w.k.find(who.process, MADE).unwrap().cap),
+        payer: w.k.processes.get(who.process).unwrap().pool,
+        quota: (SIGNED.manifest.resources.frames, SIGNED.manifest.resources.object_bytes),
+        job: w.k.jobs.iter().next().unwrap().0,
+        priority: 1,
+    };
+    let mut embryo = w.k.conceive(&mut w.m, &recipe).unwrap();
+    while !embryo.is_whole() {
+        w.k.grow_embryo(&mut w.m, &mut embryo, &recipe).unwrap();
+    }
+    let own = w.k.processes.get(embryo.process).unwrap().pool;
+    w.k.end_pool(own);
+    let nothing = endow::plan(&[], |_| None).unwrap();
+    assert_eq!(w.k.bear(&embryo, &nothing), Err(Error::ObjectGone));
+    assert_eq!(w.k.processes.get(embryo.process).unwrap().state, ProcessState::Embryo);
 }

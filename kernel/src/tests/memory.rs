@@ -171,3 +171,18 @@ fn pools_are_nested_only_so_deep() {
     assert_eq!(w.invoke(a, parent, Op::PoolCreate, &[0, 0, 50]), Err(Error::PoolTooDeep));
     assert_eq!(w.k.pools.live(), before);
 }
+
+#[test]
+fn a_region_is_given_to_the_reaper_once() {
+    let mut w = World::new();
+    let a = w.actor(50);
+    let before = w.baseline();
+    w.invoke(a, POOL, Op::RegionCreate, &[40, 20]).unwrap();
+    let id: RegionId = crate::kernel::id_of(&w.k.find(a.process, Slot(20)).unwrap().cap);
+    let at = w.k.find(a.process, Slot(20)).unwrap().id;
+    w.k.delete(&mut w.m, at);
+    w.k.drop_region(id);
+    w.sound();
+    w.settle();
+    assert_eq!(w.baseline(), before);
+}

@@ -78,6 +78,22 @@ fn a_slot_that_is_filled_behind_the_reaper_is_emptied_again() {
     assert_eq!(w.baseline(), before);
 }
 
+#[test]
+fn a_thread_of_a_process_that_is_ending_is_not_resumed() {
+    let mut w = World::new();
+    let a = w.actor(50);
+    let b = w.actor(40);
+    w.give(a, Slot(10), reference(ObjectType::Thread, b.thread), Rights::USE);
+    w.switch_to(a);
+    w.k.begin_end(&mut w.m, b.process, Exit::default());
+    let t = w.k.threads.get(a.thread).unwrap();
+    assert_eq!(t.state, ThreadState::Running);
+    assert_eq!(w.k.resume(b.thread), Err(Error::Dying));
+    assert_eq!(w.k.threads.get(b.thread).unwrap().state, ThreadState::Inactive);
+    w.settle();
+    assert_eq!(w.invoke(a, Slot(10), Op::ThreadResume, &[]), Err(Error::ObjectGone));
+}
+
 /// Who waits for a process that ends is woken a few at a time.
 #[test]
 fn a_step_of_the_reaper_wakes_few() {

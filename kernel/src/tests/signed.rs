@@ -33,6 +33,7 @@ pub const REQUEST_ENDPOINT: u64 = 3;
 pub struct Signed {
     pub image: Vec<u8>,
     pub proof: Vec<u8>,
+    pub manifest: Manifest,
     pub revocation: Vec<u8>,
     boot: Vec<u8>,
     root: Vec<u8>,
@@ -67,7 +68,7 @@ impl Signed {
             record: bounded(record),
         };
         let revocation = signed.encode().unwrap();
-        Signed { proof: proof(&manifest, &image, &key), image, revocation, boot, root, signatures }
+        Signed { proof: proof(&manifest, &image, &key), manifest, image, revocation, boot, root, signatures }
     }
 
     /// The key ring of a system that trusts these keys.

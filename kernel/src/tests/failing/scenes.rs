@@ -32,7 +32,7 @@ const FAR: u64 = 0x40_0000_0000 - 0x1000;
 pub const KEYS: Slot = Slot(5);
 pub const SYSTEM: Slot = Slot(6);
 pub const JOB: Slot = Slot(7);
-const MADE: Slot = Slot(10);
+pub const MADE: Slot = Slot(10);
 const OTHER: Slot = Slot(11);
 const NOTE: u64 = 12;
 
