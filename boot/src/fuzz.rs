@@ -14,8 +14,7 @@ use crate::system::{self, BundleOptions, Image};
 use anyhow::{Context, Result};
 use fuzz::Plan;
 use sila_abi::manifest::Codec;
-use sila_abi::trust::{Record, Revocation, RevokedItem};
-use sila_crypto::scheme::Domain;
+use sila_abi::trust::{Record, RecordKind, Revocation, RevokedItem};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -153,7 +152,7 @@ fn test_data(program: &Path, keys: &KeySet) -> Result<Vec<(String, Vec<u8>)>> {
     for i in 0..RECORDS {
         let item = RevokedItem::Key([i as u8 + 1; 32]);
         let record =
-            keys.sign_record(Domain::Revocation, &Revocation { sequence: FIRST_RECORD + i, item })?;
+            keys.sign_record(RecordKind::Revocation, &Revocation { sequence: FIRST_RECORD + i, item })?;
         data.push((format!("{}.{i}", fuzz::RECORDS), record.encode()?));
     }
     Ok(data)

@@ -396,7 +396,7 @@ impl Kernel {
 
     /// True if the page tables are held against the rules on request, and before the system switches off.
     pub(crate) const fn audited(&self) -> bool {
-        self.test_system || self.auditing
+        self.is_test_system() || self.auditing
     }
 
     /// Audits and reports, to the log and, if the system was started so, to the results channel; false if a rule is

@@ -3,23 +3,28 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use sila_abi::boot::{BootManifest, BootModule, BootObject, BootObjectKind, Bundle, BundleError, EntryKind};
+use sila_abi::boot::{
+    BootManifest, BootModule, BootObject, BootObjectKind, Bundle, BundleError, EntryKind, Floor,
+};
+use sila_abi::package::{LoadProof, Package};
 use sila_abi::record::Name;
-use sila_abi::trust::{Purpose, Record, SignatureSet};
+use sila_abi::trust::{FloorRecord, Purpose, Record, SignatureSet};
 use sila_abi::{Error, ObjectType, Rights};
+use sila_crypto::SecureBool;
 use sila_crypto::chain::{self, ChainError, RootKeys, Verified};
 use sila_crypto::hash::{bulk_digest, id_digest};
 
-use crate::cap::{Cap, ObjRef};
+use crate::cap::{Cap, ObjRef, Origin};
 use crate::device_table::DeviceTable;
 use crate::embryo::Recipe;
-use crate::endow::{self, Source};
+use crate::endow::{self, Authority, Source};
 use crate::frames::{Epoch, FrameTable};
 use crate::kernel::{Capacities, Fail, Kernel, PERMANENT, reference};
 use crate::keyring::KeyRing;
 use crate::machine::{FRAME_SIZE, Frame, Machine};
 use crate::mint::{self, NotMinted};
 use crate::objects::*;
+use crate::rate::Bucket;
 
 /// Why the system does not start.
 #[derive(Debug)]
@@ -99,11 +104,12 @@ impl Kernel {
         kernel.ram_bytes = info.ram_bytes;
         kernel.devices = devices;
         kernel.auditing = info.audit;
-        kernel.test_system = manifest.purpose == Purpose::Test;
-        if kernel.test_system {
+        kernel.test_hooks = SecureBool::new(manifest.purpose == Purpose::Test);
+        if kernel.is_test_system() {
             kernel.verifier.prepare_hold();
         }
         kernel.keyring = KeyRing::from_boot(&manifest, root)?;
+        kernel.import_floors(m, &bundle)?;
         let mut objects = Vec::new();
         for object in manifest.objects.iter() {
             if let Some(cap) = kernel.boot_object(m, object, info)? {
@@ -113,7 +119,7 @@ impl Kernel {
         for module in manifest.modules.iter() {
             kernel.boot_module(m, &bundle, info, &manifest, module, &objects)?;
         }
-        if kernel.test_system {
+        if kernel.is_test_system() {
             kernel.prepare_checks();
         }
         if kernel.audited() {
@@ -127,6 +133,31 @@ impl Kernel {
             manifest.objects.len()
         ));
         Ok(kernel)
+    }
+
+    /// Raises floors as the bundle's unsigned floor record says, each at most as far as a package or boot module of
+    /// the bundle goes whose publisher signed for it.
+    fn import_floors(&mut self, m: &mut impl Machine, bundle: &Bundle<'static>) -> Result<(), BootError> {
+        let Some(entry) = bundle.first(EntryKind::FloorRecord) else { return Ok(()) };
+        let record = FloorRecord::decode(entry.data).map_err(ChainError::from)?;
+        let trusted = self.keyring.trusted();
+        let proven = |bytes: &[u8]| {
+            let package = Package::parse(bytes).ok()?;
+            chain::verify_manifest(&LoadProof::of_package(&package), &trusted).ok().map(Verified::into_inner)
+        };
+        let present = |floor: &Floor| {
+            let packages = bundle.of_kind(EntryKind::Package).filter(|e| e.name == floor.name);
+            let signed = packages.filter_map(|entry| proven(entry.data));
+            let ours = signed.filter(|m| m.publisher == floor.publisher && m.name == floor.name);
+            ours.map(|m| m.security_version).max().unwrap_or(0)
+        };
+        self.keyring.import_floors(&record, present).map_err(|_| BootError::Memory)?;
+        let state = self.keyring.record();
+        m.log(format_args!(
+            "floor record: {} floors raised, {} above what the bundle holds",
+            state.floors_imported, state.floors_clipped
+        ));
+        Ok(())
     }
 
     /// Makes a boot object; `None` for an optional part of a device that there is not. The kernel itself
@@ -145,7 +176,7 @@ impl Kernel {
             Some(made) => made.map_err(|e| BootError::Device(object.name, e)),
             None => self.plain_object(object, info).map_err(|e| BootError::Object(object.name, e)),
         };
-        let cap = Cap { object: made?, rights: Rights::USE, badge: 0 };
+        let cap = Cap { object: made?, rights: Rights::USE, badge: 0, origin: Origin::NONE };
         self.hold(&cap);
         Ok(Some(cap))
     }
@@ -166,7 +197,7 @@ impl Kernel {
             BootObjectKind::KeyRing => permanent(ObjectType::KeyRing, 0),
             BootObjectKind::Policy => permanent(ObjectType::Policy, 0),
             BootObjectKind::SystemControl => permanent(ObjectType::SystemControl, 0),
-            BootObjectKind::TestControl if self.test_system => permanent(ObjectType::TestControl, 0),
+            BootObjectKind::TestControl if self.is_test_system() => permanent(ObjectType::TestControl, 0),
             BootObjectKind::Clock => permanent(ObjectType::Clock, 0),
             BootObjectKind::BundleRegion => {
                 let pages = info.bundle.len().div_ceil(FRAME_SIZE) as u32;
@@ -179,7 +210,9 @@ impl Kernel {
     fn new_job(&mut self) -> Result<JobId, Error> {
         let pool = self.root_pool;
         self.charge(pool, 0, cost::<Job>())?;
-        self.jobs.insert(Job { pool, caps: 0, members: 0 }).map_err(|_| Error::ArenaFull)
+        self.jobs
+            .insert(Job { pool, caps: 0, members: 0, creations: Bucket::default() })
+            .map_err(|_| Error::ArenaFull)
     }
 
     /// A sealed Region over frames that no Pool paid for.
@@ -224,8 +257,12 @@ impl Kernel {
         let region = self
             .fixed_region(first, image.data.len().div_ceil(FRAME_SIZE) as u32)
             .map_err(|e| failed(e.into()))?;
-        let plan = endow::plan(&manifest.requests, |i| source_for(&manifest.requests, i, module, objects))
-            .map_err(failed)?;
+        let plan = endow::plan(&manifest.requests, Authority::BootManifest, |i| {
+            let mut source = source_for(&manifest.requests, i, module, objects)?;
+            source.amount = self.amount_of(&source.cap);
+            Some(source)
+        });
+        let plan = plan.map_err(failed)?;
         let job = module.job.as_ref().and_then(|n| objects.iter().find(|o| o.name == *n));
         let job = match job {
             Some(named) => crate::kernel::id_of(&named.cap),
@@ -308,6 +345,11 @@ fn source_for(
     let object = objects.iter().find(|o| o.name == grant.object)?;
     // A boot grant may be passed on whole whether or not the module itself may copy it.
     let rights = Rights::from_bits(grant.rights)?;
-    let cap = Cap { object: object.cap.object, rights: rights | Rights::ENDOW, badge: grant.badge };
-    Some(Source { cap, parent: None, alive: true })
+    let cap = Cap {
+        object: object.cap.object,
+        rights: rights | Rights::ENDOW,
+        badge: grant.badge,
+        origin: Origin::NONE,
+    };
+    Some(Source { cap, parent: None, alive: true, amount: 0 })
 }

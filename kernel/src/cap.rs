@@ -35,6 +35,20 @@ pub struct ObjRef {
     pub generation: u32,
 }
 
+/// Why a process was given a capability when it was made: by which request of its manifest and which rule.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Origin {
+    /// The request, from 1; 0: it came by itself to it, later.
+    pub request: u8,
+    /// The rule of the policy, from 1; 0: the boot manifest.
+    pub rule: u8,
+}
+
+impl Origin {
+    /// Of what a process was not endowed with.
+    pub const NONE: Origin = Origin { request: 0, rule: 0 };
+}
+
 /// What a slot holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cap {
@@ -42,6 +56,8 @@ pub struct Cap {
     pub object: ObjRef,
     /// What the holder may do.
     pub rights: Rights,
+    /// Why the holder has it. A copy is no endowment; what is moved remains one.
+    pub origin: Origin,
     /// The badge, 0 if none was set. Of a Reply: the number of the call.
     pub badge: u64,
 }
@@ -52,7 +68,7 @@ impl Cap {
     #[inline(always)]
     pub const fn reply(caller: u32, endpoint: u32, number: u64) -> Cap {
         let object = ObjRef { kind: ObjectType::Reply, index: caller, generation: endpoint };
-        Cap { object, rights: Rights::SEND.union(Rights::GRANT), badge: number }
+        Cap { object, rights: Rights::SEND.union(Rights::GRANT), badge: number, origin: Origin::NONE }
     }
 }
 
@@ -96,6 +112,7 @@ const OCCUPIED: Cap = Cap {
     object: ObjRef { kind: ObjectType::Reply, index: 0, generation: 0 },
     rights: Rights::empty(),
     badge: 0,
+    origin: Origin::NONE,
 };
 
 const NONE: u32 = u32::MAX;
@@ -288,6 +305,13 @@ impl CapTable {
         self.put_below(ANCHOR, at, cap);
     }
 
+    /// Says of a capability that its holder was endowed with it.
+    pub fn set_origin(&mut self, at: CapId, origin: Origin) {
+        if let Some(cap) = &mut self.entry_mut(at.0).cap {
+            cap.origin = origin;
+        }
+    }
+
     fn link_below(&mut self, parent: u32, at: CapId, cap: Cap) -> bool {
         let free = self.is_free(at);
         if free {
@@ -300,7 +324,9 @@ impl CapTable {
     fn put_below(&mut self, parent: u32, at: CapId, cap: Cap) {
         let old_first = self.entry(parent).first;
         let next = if old_first == NONE { parent | UP } else { old_first };
-        self.update(at.0, |e| *e = Entry { cap: Some(cap), prev: parent | UP, next, ..EMPTY });
+        self.update(at.0, |e| {
+            *e = Entry { cap: Some(Cap { origin: Origin::NONE, ..cap }), prev: parent | UP, next, ..EMPTY }
+        });
         self.update(parent, |e| {
             e.first = at.0;
             if old_first == NONE {
@@ -420,7 +446,7 @@ mod tests {
 
     fn cap(n: u64) -> Cap {
         let object = ObjRef { kind: ObjectType::Endpoint, index: 0, generation: 1 };
-        Cap { object, rights: Rights::SEND, badge: n }
+        Cap { object, rights: Rights::SEND, badge: n, origin: Origin::NONE }
     }
 
     fn children_of(t: &CapTable, id: u32) -> BTreeSet<u32> {

@@ -6,10 +6,10 @@ use sila_abi::sif::Sif;
 use sila_abi::{Error, ObjectType, Rights, Slot};
 use sila_crypto::chain::Verified;
 
-use crate::cap::Cap;
+use crate::cap::{Cap, Origin};
 use crate::embryo::{Embryo, Recipe};
-use crate::endow::{self, Source};
-use crate::kernel::{Fail, Kernel, reference};
+use crate::endow::{self, Authority, Source};
+use crate::kernel::{Fail, Kernel, id_of, reference};
 use crate::keyring::ChainOrReuse;
 use crate::machine::Machine;
 use crate::objects::*;
@@ -99,17 +99,18 @@ impl Kernel {
     ) -> Result<(), Fail> {
         let caller = self.authorise_load(thread, load, manifest, digest)?;
         let at = self.free_slot(caller, load.dst)?;
-        let requests = &manifest.requests[..];
-        let plan = endow::plan(requests, |i| {
+        let policy = self.keyring.policy().ok_or(Error::RequestPolicy)?;
+        let plan = endow::plan(&manifest.requests, Authority::Policy(&policy.policy, manifest), |i| {
             let held = load.grants.get(i).copied().flatten()?;
             let found = self.find(caller, held.slot).ok()?;
-            Some(Source { cap: found.cap, parent: Some(found.id), alive: self.is_alive(found.cap.object) })
+            let (alive, amount) = (self.is_alive(found.cap.object), self.amount_of(&found.cap));
+            Some(Source { cap: found.cap, parent: Some(found.id), alive, amount })
         })?;
         let process = self.bear(embryo, &plan)?;
         self.keyring.remember(manifest, digest);
         let object = reference(ObjectType::Process, process);
         let rights = Rights::READ | Rights::MANAGE | Rights::COPY;
-        self.install(at, Cap { object, rights, badge: 0 });
+        self.install(at, Cap { object, rights, badge: 0, origin: Origin::NONE });
         Ok(())
     }
 
@@ -133,6 +134,15 @@ impl Kernel {
             return Err(Fail::with(Error::GrantUnrequested, (requests + extra) as u64));
         }
         Ok(caller)
+    }
+
+    /// How much a source can give.
+    pub(crate) fn amount_of(&self, cap: &Cap) -> u64 {
+        match cap.object.kind {
+            ObjectType::Pool => self.pools.get(id_of(cap)).map_or(0, |p| p.frames.left()),
+            ObjectType::Region => self.regions.get(id_of(cap)).map_or(0, |r| u64::from(r.pages) * 4096),
+            _ => u64::MAX,
+        }
     }
 
     /// Everything the request rests on must be as it was when the operation began.

@@ -1,4 +1,4 @@
-//! Operations on devices, the key ring and the system as a whole.
+//! Operations on devices and the system as a whole.
 
 use sila_abi::{Error, ObjectType, Op};
 
@@ -6,7 +6,6 @@ use crate::invoke::{Flow, Invocation};
 use crate::kernel::{Fail, Kernel, id_of};
 use crate::machine::{Machine, PowerOff};
 use crate::objects::*;
-use crate::verify::{COPY_MAX, Wanted};
 
 impl Kernel {
     pub(crate) fn device_operation(
@@ -62,9 +61,11 @@ impl Kernel {
         op: Op,
         c: &Invocation,
     ) -> Result<Flow, Fail> {
+        let hook = c.found.cap.object.kind == ObjectType::TestControl;
+        if hook && !self.test_hooks.read().map_err(|_| Error::IntegrityFault)? {
+            return Err(Error::InvalidOperation.into());
+        }
         match op {
-            Op::KeyRingInstall => self.keyring_install(c),
-            Op::KeyRingStatus | Op::KeyRingKey | Op::KeyRingName => self.keyring_read(m, op, c),
             Op::SystemPowerOff => {
                 let sound = !self.audited() || self.audit_and_report(m);
                 let how = if c.args[0] == 0 && sound { PowerOff::Success } else { PowerOff::Failure };
@@ -85,20 +86,5 @@ impl Kernel {
             Op::TestFailAllocation => self.fail_allocation(c),
             _ => self.introspect(m, op, c),
         }
-    }
-
-    fn keyring_install(&mut self, c: &Invocation) -> Result<Flow, Fail> {
-        let (region, length): (RegionId, u64) = (c.arg_id(0)?, c.args[1]);
-        let pages = self.regions.get(region).map_or(0, |r| r.pages as u64);
-        if length == 0 || length > pages * 4096 || length > COPY_MAX as u64 {
-            return Err(Error::InvalidArgument.into());
-        }
-        if !self.can_verify(c.process) {
-            return Err(Error::VerificationBusy.into());
-        }
-        self.pin_region(region, true);
-        self.queue_verification(c.thread, Wanted::Record { region, length })?;
-        self.start_wait(c.thread, ThreadState::Verifying, u64::MAX);
-        Ok(Flow::Blocked)
     }
 }

@@ -11,7 +11,7 @@ use sila_abi::trace::Kind;
 use sila_abi::{Error, ObjectType};
 
 use crate::arena::Vacant;
-use crate::cap::Cap;
+use crate::cap::{Cap, Origin};
 use crate::endow::{Grant, Plan};
 use crate::kernel::{Fail, Kernel, reference};
 use crate::machine::{FRAME_SIZE, FRAME_WORDS, Frame, Machine};
@@ -146,6 +146,7 @@ impl Kernel {
         self.endow(id, thread, plan)?;
         if let Some(p) = self.processes.get_mut(id) {
             p.state = ProcessState::Created;
+            p.identity.policy = plan.policy;
         }
         self.counters.processes_made += 1;
         self.note(Kind::ProcessCreate, |k| [k.number_of(id), 1, plan.grants().count() as u64]);
@@ -178,7 +179,7 @@ impl Kernel {
             payer: r.payer,
             pool,
             job: r.job,
-            identity: identity(r.manifest, r.digest),
+            identity: identity(r),
             state: ProcessState::Embryo,
             roots: Some(roots),
             ceiling: r.manifest.resources.max_priority,
@@ -261,7 +262,7 @@ impl Kernel {
 
     pub(crate) fn endow(&mut self, id: ProcessId, thread: ThreadId, plan: &Plan) -> Result<(), Error> {
         let pool = self.processes.get(id).ok_or(Error::ObjectGone)?.pool;
-        for (slot, grant) in plan.grants() {
+        for (slot, grant, origin) in plan.grants() {
             let at = self.free_slot(id, slot)?;
             match grant {
                 Grant::Own(selector, rights) => {
@@ -270,13 +271,14 @@ impl Kernel {
                         Selector::OwnProcess => reference(ObjectType::Process, id),
                         _ => reference(ObjectType::Thread, thread),
                     };
-                    self.install(at, Cap { object, rights, badge: 0 });
+                    self.install(at, Cap { object, rights, badge: 0, origin: Origin::NONE });
                 }
                 Grant::Child { cap, parent: Some(parent) } => {
                     self.derive(parent, at, cap);
                 }
                 Grant::Child { cap, parent: None } => self.install(at, cap),
             }
+            self.caps.set_origin(at, origin);
         }
         Ok(())
     }
@@ -293,7 +295,8 @@ fn stretch(start: u64, pages: u64, from: u64, step: u64) -> Result<Option<(UserR
     Ok(Some((range, next)))
 }
 
-fn identity(manifest: &Manifest, manifest_digest: Digest) -> Identity {
+fn identity(r: &Recipe<'_>) -> Identity {
+    let manifest = r.manifest;
     Identity {
         name: manifest.name,
         version: manifest.version,
@@ -301,7 +304,8 @@ fn identity(manifest: &Manifest, manifest_digest: Digest) -> Identity {
         publisher: manifest.publisher,
         key_id: manifest.key_id,
         service: manifest.service,
-        manifest_digest,
+        manifest_digest: r.digest,
+        policy: 0,
     }
 }
 

@@ -4,10 +4,11 @@
 //! Each request is granted whole or not at all. A mandatory one that cannot be granted fails the
 //! creation, with the request's index; an optional one is left out. Nothing is narrowed.
 
-use sila_abi::manifest::{CapRequest, MAX_REQUESTS, Selector};
+use sila_abi::manifest::{CapRequest, MAX_REQUESTS, Manifest, Selector};
+use sila_abi::policy::{Forbidden, Policy};
 use sila_abi::{Error, ObjectType, Rights, Slot};
 
-use crate::cap::{Cap, CapId};
+use crate::cap::{Cap, CapId, Origin};
 use crate::kernel::Fail;
 
 /// A source that the creator names for a request.
@@ -19,6 +20,8 @@ pub struct Source {
     pub parent: Option<CapId>,
     /// Whether its object still lives.
     pub alive: bool,
+    /// How much it can give: frames that a Pool has left, bytes of a Region; other types have no amount.
+    pub amount: u64,
 }
 
 /// What one granted request turns into.
@@ -38,12 +41,14 @@ pub enum Grant {
 /// The whole endowment of a process.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    grants: [Option<(Slot, Grant)>; MAX_REQUESTS],
+    grants: [Option<(Slot, Grant, Origin)>; MAX_REQUESTS],
+    /// Sequence of the policy; 0 for the boot manifest.
+    pub policy: u64,
 }
 
 impl Plan {
-    /// The grants: slot and capability.
-    pub fn grants(&self) -> impl Iterator<Item = (Slot, Grant)> + '_ {
+    /// The grants: slot, capability, and by which request and rule.
+    pub fn grants(&self) -> impl Iterator<Item = (Slot, Grant, Origin)> + '_ {
         self.grants.iter().flatten().copied()
     }
 }
@@ -64,21 +69,49 @@ pub fn own_rights(selector: Selector) -> Option<(ObjectType, Rights)> {
     }
 }
 
+/// Who says what a process may get.
+#[derive(Clone, Copy, Debug)]
+pub enum Authority<'a> {
+    /// The boot manifest, which names every grant.
+    BootManifest,
+    /// The policy in force, for this module.
+    Policy(&'a Policy, &'a Manifest),
+}
+
 /// Decides every request. `source_of` names the creator's source for a request's index.
-pub fn plan(requests: &[CapRequest], source_of: impl Fn(usize) -> Option<Source>) -> Result<Plan, Fail> {
-    let mut plan = Plan { grants: [None; MAX_REQUESTS] };
-    for (index, request) in requests.iter().enumerate() {
-        match decide(request, source_of(index)) {
-            Ok(grant) => {
-                if let Some(entry) = plan.grants.get_mut(index) {
-                    *entry = Some((Slot(request.slot), grant));
-                }
-            }
-            Err(error) if request.mandatory => return Err(Fail::with(error, index as u64)),
+pub fn plan(
+    requests: &[CapRequest],
+    authority: Authority<'_>,
+    source_of: impl Fn(usize) -> Option<Source>,
+) -> Result<Plan, Fail> {
+    let policy = if let Authority::Policy(policy, _) = authority { policy.sequence } else { 0 };
+    let mut plan = Plan { grants: [None; MAX_REQUESTS], policy };
+    for ((index, request), entry) in requests.iter().enumerate().zip(&mut plan.grants) {
+        let decision = authority.permit(request, index).and_then(|rule| {
+            let grant = decide(request, source_of(index)).map_err(|e| Fail::with(e, index as u64))?;
+            Ok((Slot(request.slot), grant, Origin { request: index as u8 + 1, rule }))
+        });
+        match decision {
+            Ok(grant) => *entry = Some(grant),
+            Err(why) if request.mandatory => return Err(why),
             Err(_) => {}
         }
     }
     Ok(plan)
+}
+
+impl Authority<'_> {
+    /// The rule of the policy that permits a request, from 1; 0 for the boot manifest.
+    fn permit(self, request: &CapRequest, index: usize) -> Result<u8, Fail> {
+        let Self::Policy(policy, manifest) = self else { return Ok(0) };
+        policy.permit(manifest, request).map(|rule| rule.saturating_add(1)).map_err(|why| {
+            let closest = match why {
+                Forbidden::NoRule => 0,
+                Forbidden::Rights(rule) | Forbidden::Amount(rule) => u64::from(rule) + 1,
+            };
+            Fail::with_both(Error::RequestPolicy, index as u64, closest)
+        })
+    }
 }
 
 /// Decides one request.
@@ -110,7 +143,10 @@ pub fn decide(request: &CapRequest, source: Option<Source>) -> Result<Grant, Err
         Some(b) if b == source.cap.badge || source.cap.badge == 0 => b,
         Some(_) => return Err(Error::RequestBadge),
     };
-    let cap = Cap { object: source.cap.object, rights: wanted, badge };
+    if request.amount > source.amount {
+        return Err(Error::RequestAmount);
+    }
+    let cap = Cap { object: source.cap.object, rights: wanted, badge, origin: Origin::NONE };
     Ok(Grant::Child { cap, parent: source.parent })
 }
 
@@ -136,7 +172,12 @@ mod tests {
 
     fn source(object: ObjectType, rights: Rights, badge: u64) -> Source {
         let object = ObjRef { kind: object, index: 0, generation: 1 };
-        Source { cap: Cap { object, rights, badge }, parent: None, alive: true }
+        Source {
+            cap: Cap { object, rights, badge, origin: Origin::NONE },
+            parent: None,
+            alive: true,
+            amount: 0,
+        }
     }
 
     #[test]
@@ -176,8 +217,8 @@ mod tests {
     fn optional_requests_are_left_out_and_mandatory_ones_fail_by_index() {
         let optional = request(ObjectType::Pool, Rights::READ, None, false);
         let mandatory = request(ObjectType::Pool, Rights::READ, None, true);
-        assert_eq!(plan(&[optional], |_| None).unwrap().grants().count(), 0);
-        let fail = plan(&[optional, mandatory], |_| None).unwrap_err();
+        assert_eq!(plan(&[optional], Authority::BootManifest, |_| None).unwrap().grants().count(), 0);
+        let fail = plan(&[optional, mandatory], Authority::BootManifest, |_| None).unwrap_err();
         assert_eq!(fail, Fail::with(Error::RequestNotGranted, 1));
     }
 

@@ -278,7 +278,8 @@ impl Kernel {
             return;
         }
         self.counters.refused_calls += 1;
-        self.complete(id, Outcome::error(f.error, f.detail.is_some().into()), 0, f.detail.as_slice());
+        let (words, count) = f.words();
+        self.complete(id, Outcome::error(f.error, count as u8), 0, words.get(..count).unwrap_or_default());
     }
 
     /// Runs the instruction again, with unchanged arguments.

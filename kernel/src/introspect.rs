@@ -4,7 +4,6 @@ use sila_abi::device::DeviceRecord;
 use sila_abi::status::{CounterRecord, MemoryRecord, ProcessRecord};
 use sila_abi::syscall::{MAX_WORDS, REGISTER_WORDS};
 use sila_abi::{Error, Op, Slot};
-use sila_crypto::chain::KeySource;
 use zerocopy::IntoBytes;
 
 use crate::cap::CSPACE;
@@ -16,7 +15,7 @@ use crate::objects::*;
 /// Words of a message page that follow the register words.
 const PAGE_WORDS: usize = MAX_WORDS - REGISTER_WORDS;
 /// Words of key or log bytes handed out at a time.
-const CHUNK_WORDS: usize = 112;
+pub(crate) const CHUNK_WORDS: usize = 112;
 
 const _: () = assert!(size_of::<ProcessRecord>() <= PAGE_WORDS * 8);
 const _: () = assert!(size_of::<DeviceRecord>() <= PAGE_WORDS * 8);
@@ -28,7 +27,7 @@ impl Kernel {
         match op {
             Op::SystemLog => self.read_log(m, c),
             Op::SystemProcess => self.next_process_record(m, c),
-            Op::SystemCapability => self.next_capability(c),
+            Op::SystemCapability => self.next_capability(m, c),
             Op::SystemMemory => {
                 let record = self.memory_record();
                 let mut words = [0u64; size_of::<MemoryRecord>() / 8];
@@ -60,7 +59,7 @@ impl Kernel {
     }
 
     /// A result whose bytes follow the register words.
-    fn bytes_result(
+    pub(crate) fn bytes_result(
         &mut self,
         m: &mut impl Machine,
         c: &Invocation,
@@ -96,7 +95,7 @@ impl Kernel {
 
     fn process_record(&self, id: ProcessId, p: &Process) -> ProcessRecord {
         let pool = self.pools.get(p.pool);
-        let mut record = ProcessRecord {
+        ProcessRecord {
             id: p.number,
             state: p.state as u64,
             version: u64::from(p.identity.version.major) << 32
@@ -108,17 +107,14 @@ impl Kernel {
             threads: p.thread_count as u64,
             priority: self.highest_priority(p),
             name_len: p.identity.name.as_bytes().len() as u64,
-            name: [0; 64],
+            name: padded(p.identity.name.as_bytes()),
             publisher_len: p.identity.publisher.as_bytes().len() as u64,
-            publisher: [0; 64],
-        };
-        copy_bytes(&mut record.name, p.identity.name.as_bytes());
-        copy_bytes(&mut record.publisher, p.identity.publisher.as_bytes());
-        record
+            publisher: padded(p.identity.publisher.as_bytes()),
+        }
     }
 
     /// Capabilities in a process's CSpace.
-    fn held_caps(&self, id: ProcessId) -> u64 {
+    pub(crate) fn held_caps(&self, id: ProcessId) -> u64 {
         self.caps.usable_slots(id.index()).filter(|at| self.caps.get(*at).is_some()).count() as u64
     }
 
@@ -132,21 +128,27 @@ impl Kernel {
         highest as u64
     }
 
-    fn next_capability(&mut self, c: &Invocation) -> Result<Flow, Fail> {
+    fn next_capability(&mut self, m: &mut impl Machine, c: &Invocation) -> Result<Flow, Fail> {
         let [number, cursor, ..] = c.args;
-        let (id, _) = self.processes.iter().find(|(_, p)| p.number == number).ok_or(Error::ObjectGone)?;
+        let (id, p) = self.processes.iter().find(|(_, p)| p.number == number).ok_or(Error::ObjectGone)?;
+        let policy = p.identity.policy;
         for slot in cursor.saturating_add(1)..CSPACE as u64 {
             let Ok(found) = self.find(id, Slot(slot as u16)) else { continue };
             let cap = found.cap;
             let children = u64::from(self.caps.first_child(found.id).is_some());
-            return Ok(Flow::words(&[
+            let policy = if cap.origin.request > 0 { policy } else { 0 };
+            let words = [
                 slot,
                 cap.object.kind as u64,
                 cap.rights.bits() as u64,
                 cap.badge,
                 cap.object.index as u64,
                 children,
-            ]));
+                cap.origin.request.into(),
+                cap.origin.rule.into(),
+                policy,
+            ];
+            return self.long_result(m, c.thread, &words);
         }
         Err(Error::NoMoreEntries.into())
     }
@@ -202,45 +204,11 @@ impl Kernel {
         m.report(bytes.get(..len).unwrap_or_default());
         Ok(Flow::words(&[]))
     }
-
-    pub(crate) fn keyring_read(
-        &mut self,
-        m: &mut impl Machine,
-        op: Op,
-        c: &Invocation,
-    ) -> Result<Flow, Fail> {
-        let index = usize::try_from(c.args[0]).map_err(|_| Error::InvalidArgument)?;
-        let (id, certificate, count) = self.keyring.key(index).ok_or(Error::NoMoreEntries)?;
-        let id = *id;
-        match op {
-            Op::KeyRingStatus => {
-                let mut words = [0u64; 6];
-                pack(&mut words[..4], &id);
-                words[4] = u64::from(self.keyring.is_key_revoked(&id));
-                words[5] = count as u64;
-                Ok(Flow::words(&words))
-            }
-            Op::KeyRingName => {
-                let name = certificate.publisher;
-                self.bytes_result(m, c, &[name.as_bytes().len() as u64], name.as_bytes())
-            }
-            _ => {
-                let key: &[u8] = &certificate.key.bytes;
-                let total = key.len();
-                let start = usize::try_from(c.args[1]).ok().and_then(|w| w.checked_mul(8)).unwrap_or(total);
-                let rest = key.get(start..).ok_or(Error::InvalidArgument)?;
-                let mut buffer = [0u8; CHUNK_WORDS * 8];
-                let len = rest.len().min(buffer.len());
-                buffer[..len].copy_from_slice(&rest[..len]);
-                let taken = buffer;
-                self.bytes_result(m, c, &[len.div_ceil(8) as u64, total as u64], &taken[..len])
-            }
-        }
-    }
 }
 
-fn copy_bytes(to: &mut [u8], from: &[u8]) {
-    for (t, f) in to.iter_mut().zip(from) {
-        *t = *f;
-    }
+/// Bytes with zeros behind them, cut off if they are more.
+pub(crate) fn padded(from: &[u8]) -> [u8; 64] {
+    let mut to = [0; 64];
+    to.iter_mut().zip(from).for_each(|(t, f)| *t = *f);
+    to
 }

@@ -8,7 +8,7 @@ use sila_abi::ops::{Arg, Op, TABLE};
 use sila_abi::syscall::{MAX_WORDS, REGISTER_WORDS, Slot, Tag};
 use sila_abi::{Error, ObjectType, Rights};
 
-use crate::cap::{Cap, CapId};
+use crate::cap::{Cap, CapId, Origin};
 use crate::kernel::{Fail, Kernel, id_of, reference};
 use crate::machine::Machine;
 use crate::memory::Progress;
@@ -245,7 +245,17 @@ impl Kernel {
             | Op::KeyRingStatus
             | Op::KeyRingKey
             | Op::KeyRingName
-            | Op::SystemPowerOff
+            | Op::KeyRingState
+            | Op::KeyRingRevocation
+            | Op::KeyRingFloor
+            | Op::KeyRingAffected
+            | Op::KeyRingWatch
+            | Op::KeyRingCertificate
+            | Op::PolicyInstall
+            | Op::PolicyStatus
+            | Op::PolicyRead
+            | Op::ProcessIdentity => self.trust_operation(m, op, c),
+            Op::SystemPowerOff
             | Op::SystemLog
             | Op::SystemProcess
             | Op::SystemCapability
@@ -305,7 +315,11 @@ impl Kernel {
                 let child = self.split_pool(pool, a, b)?;
                 // A child of the Pool's capability, so that who pays can revoke it.
                 let object = reference(ObjectType::Pool, child);
-                self.derive(c.found.id, at, Cap { object, rights: POOL_RIGHTS, badge: 0 });
+                self.derive(
+                    c.found.id,
+                    at,
+                    Cap { object, rights: POOL_RIGHTS, badge: 0, origin: Origin::NONE },
+                );
                 Ok(Flow::words(&[]))
             }
             Op::PoolStatus => {
@@ -330,7 +344,7 @@ impl Kernel {
         id: crate::arena::Id<T>,
         rights: Rights,
     ) -> Result<Flow, Fail> {
-        self.install(at, Cap { object: reference(kind, id), rights, badge: 0 });
+        self.install(at, Cap { object: reference(kind, id), rights, badge: 0, origin: Origin::NONE });
         Ok(Flow::words(&[]))
     }
 

@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use sila_abi::status::CounterRecord;
 use sila_abi::{Error, ObjectType, Rights, Slot};
+use sila_crypto::SecureBool;
 
 use crate::arena::{Arena, Id};
 use crate::budget::Budgets;
@@ -76,20 +77,33 @@ impl Capacities {
 pub struct Fail {
     /// What was wrong.
     pub error: Error,
-    /// Detail words (request index, rule), where the error documents them.
+    /// A detail (request index, rule of a format), where the error documents it.
     pub detail: Option<u64>,
+    /// A second detail (rule of the policy), where the error documents it.
+    pub more: Option<u64>,
 }
 
 impl From<Error> for Fail {
     fn from(error: Error) -> Self {
-        Fail { error, detail: None }
+        Fail { error, detail: None, more: None }
     }
 }
 
 impl Fail {
     /// A refusal with one detail word.
     pub const fn with(error: Error, detail: u64) -> Self {
-        Fail { error, detail: Some(detail) }
+        Fail { error, detail: Some(detail), more: None }
+    }
+
+    /// A refusal with two detail words.
+    pub const fn with_both(error: Error, detail: u64, more: u64) -> Self {
+        Fail { error, detail: Some(detail), more: Some(more) }
+    }
+
+    /// The words that the caller gets: as many as there are.
+    pub fn words(&self) -> ([u64; 2], usize) {
+        let count = usize::from(self.detail.is_some()) + usize::from(self.more.is_some());
+        ([self.detail.unwrap_or(0), self.more.unwrap_or(0)], count)
     }
 }
 
@@ -186,7 +200,8 @@ pub struct Kernel {
     pub(crate) ports: Vec<(u16, u16)>,
     pub(crate) grown: Grown,
     pub(crate) ram_bytes: u64,
-    pub(crate) test_system: bool,
+    /// Whether TestControl may be used: only under a test root set.
+    pub(crate) test_hooks: SecureBool,
     /// The system was started to be audited.
     pub(crate) auditing: bool,
     /// Room for auditing the page tables, in systems that are audited.
@@ -250,7 +265,7 @@ impl Kernel {
             ports: Vec::with_capacity(32),
             grown: [None; GROWN],
             ram_bytes: 0,
-            test_system: false,
+            test_hooks: SecureBool::DENY,
             auditing: false,
             marks: None,
             counters: CounterRecord::default(),
@@ -259,6 +274,11 @@ impl Kernel {
             failing: Failing::default(),
             scratch: None,
         })
+    }
+
+    /// True in a system whose keys are test keys. A decision that is corrupt is none.
+    pub(crate) const fn is_test_system(&self) -> bool {
+        self.test_hooks.is_allowed()
     }
 
     /// What the CPU is busy with.

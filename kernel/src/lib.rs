@@ -45,6 +45,7 @@ pub mod paging;
 pub mod pci;
 mod process;
 pub mod queue;
+mod rate;
 mod recharge;
 mod sched;
 #[cfg(any(test, feature = "sim"))]

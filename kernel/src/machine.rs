@@ -142,6 +142,9 @@ pub trait FrameReader {
 
     /// Copies the first bytes of a frame, each read once: ring 3 may be writing to it.
     fn copy(&self, frame: Frame, into: &mut [u8]);
+
+    /// From now on what the context allocates is to outlive its job, or no longer. False if there is no room for that.
+    fn keep(&self, on: bool) -> bool;
 }
 
 /// Everything the core asks of the hardware.

@@ -11,6 +11,7 @@ use crate::handover::HandoverId;
 use crate::machine::{Context, Frame};
 use crate::paging::{Roots, UserRange};
 use crate::queue::{Link, Queue};
+use crate::rate::Bucket;
 use sila_abi::Slot;
 
 /// Names a [`Pool`].
@@ -222,6 +223,8 @@ pub struct Job {
     pub caps: u32,
     /// Processes in it, ended ones included.
     pub members: u32,
+    /// How many more may be made in it now.
+    pub creations: Bucket,
 }
 
 /// How a process came to its end.
@@ -275,6 +278,8 @@ pub struct Identity {
     pub service: Option<ServiceDecl>,
     /// Id hash of the manifest.
     pub manifest_digest: Digest,
+    /// Sequence of the policy that its capabilities were granted by; 0 for a module of the boot manifest.
+    pub policy: u64,
 }
 
 /// How far the end of a process has come, beyond what its own lists and tables tell.
@@ -546,7 +551,7 @@ impl Vacant for Notification {
 
 impl Vacant for Job {
     fn vacant() -> Self {
-        Job { pool: NO_POOL, caps: 0, members: 0 }
+        Job { pool: NO_POOL, caps: 0, members: 0, creations: Bucket::default() }
     }
 }
 
@@ -560,6 +565,7 @@ impl Vacant for Process {
             key_id: [0; 32],
             service: None,
             manifest_digest: [0; 32],
+            policy: 0,
         };
         Process {
             number: 0,

@@ -80,6 +80,10 @@ impl FrameReader for SimFrames<'_> {
     fn copy(&self, frame: Frame, into: &mut [u8]) {
         into.copy_from_slice(&self.bytes(frame)[..into.len()]);
     }
+
+    fn keep(&self, _: bool) -> bool {
+        true
+    }
 }
 
 impl ConfigSpace for SimMachine {

@@ -89,6 +89,7 @@ impl Kernel {
         if !self.can_verify(c.process) {
             return Err(Error::VerificationBusy.into());
         }
+        self.count_creation(m.now(), c.id())?;
         let load = LoadRequest {
             image,
             proof,
@@ -106,6 +107,13 @@ impl Kernel {
         self.shrink_grown();
         self.start_wait(c.thread, ThreadState::Verifying, u64::MAX);
         Ok(Flow::Blocked)
+    }
+
+    /// Takes one of the creations that policy lets a Job have. What is refused later has been one: it costs as much.
+    fn count_creation(&mut self, now: u64, job: JobId) -> Result<(), Fail> {
+        let limits = self.keyring.policy().map(|p| (p.policy.creation_burst, p.policy.creation_per_second));
+        let (Some((burst, rate)), Some(job)) = (limits, self.jobs.get_mut(job)) else { return Ok(()) };
+        job.creations.take(now, burst, rate).map_err(|wait| Fail::with(Error::RateLimited, wait))
     }
 
     /// Reads the grant words of a ProcessCreate, once, from the message page.

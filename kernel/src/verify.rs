@@ -12,15 +12,14 @@ use sila_abi::manifest::Manifest;
 use sila_abi::package::LoadProof;
 use sila_abi::record::Digest;
 use sila_abi::sif::Sif;
-use sila_abi::trust::{Record, Revocation, SignedRecord};
-use sila_crypto::chain::{self, ChainError, RootKeys, Verified};
+use sila_crypto::chain::{self, ChainError, Verified};
 use sila_crypto::hash::{BulkHasher, id_digest};
-use sila_crypto::keystore::KeyStore;
 
 use crate::arena::Id;
 use crate::create::LoadRequest;
 use crate::embryo::Embryo;
 use crate::kernel::Fail;
+use crate::keyring::{Trusted, VerifiedRecord};
 use crate::machine::{FRAME_SIZE, FRAME_WORDS, Frame, FrameReader};
 use crate::objects::*;
 
@@ -28,7 +27,7 @@ mod jobs;
 mod view;
 
 /// Bytes of a proof or record that the kernel copies into its own memory.
-pub const COPY_MAX: usize = 64 << 10;
+pub const COPY_MAX: usize = 128 << 10;
 /// Requests that may wait.
 const QUEUE: usize = 16;
 /// Requests of one process that may wait.
@@ -46,6 +45,8 @@ pub enum Wanted {
         region: RegionId,
         /// Its length in bytes.
         length: u64,
+        /// Whether it is to be a policy.
+        policy: bool,
     },
 }
 
@@ -72,8 +73,8 @@ pub enum Verdict {
         /// Id hash of the manifest's bytes.
         digest: Digest,
     },
-    /// A revocation.
-    Revocation(Verified<Revocation>),
+    /// A record that the root signed.
+    Record(VerifiedRecord),
 }
 
 /// The job record: all that the context sees.
@@ -85,8 +86,7 @@ pub struct Work {
     /// Where the proof or record lies, its pages, and how many bytes are wanted.
     source: Option<(Backing, u32, u64)>,
     image: Option<(Backing, u32)>,
-    keys: Option<&'static KeyStore>,
-    root: Option<&'static RootKeys>,
+    trusted: Trusted,
     verdict: Option<Result<Verdict, ChainError>>,
 }
 
@@ -97,10 +97,22 @@ impl Work {
             length: 0,
             source: None,
             image: None,
-            keys: None,
-            root: None,
+            trusted: Trusted::default(),
             verdict: None,
         }
+    }
+
+    /// Kind and sequence of the record that was verified.
+    fn installed(&self) -> Option<[u64; 2]> {
+        let Some(Ok(Verdict::Record(record))) = &self.verdict else { return None };
+        let (kind, sequence) = record.named();
+        Some([kind as u64, sequence])
+    }
+
+    /// Lets go of what the job rested on, and of what came of it.
+    fn clear(&mut self) {
+        self.trusted = Trusted::default();
+        self.verdict = None;
     }
 }
 
@@ -109,7 +121,7 @@ pub fn run(work: &mut Work, frames: &dyn FrameReader) {
     copy_source(work, frames);
     let verdict = match work.image {
         Some((backing, pages)) => verify_load(work, backing, pages, frames),
-        None => verify_record(work),
+        None => verify_record(work, frames),
     };
     work.verdict = Some(verdict);
 }
@@ -130,7 +142,7 @@ fn verify_load(
     pages: u32,
     frames: &dyn FrameReader,
 ) -> Result<Verdict, ChainError> {
-    let keys = work.keys.ok_or(ChainError::UnknownKey)?;
+    let keys = &work.trusted;
     let proof =
         LoadProof::parse(work.bytes.get(..work.length).unwrap_or_default()).map_err(ChainError::Proof)?;
     let manifest = chain::verify_manifest(&proof, keys)?;
@@ -177,11 +189,9 @@ fn read_frame(backing: Backing, page: u32, frames: &dyn FrameReader) -> Frame {
     }
 }
 
-fn verify_record(work: &Work) -> Result<Verdict, ChainError> {
-    let root = work.root.ok_or(ChainError::UnknownRootKey)?;
+fn verify_record(work: &Work, frames: &dyn FrameReader) -> Result<Verdict, ChainError> {
     let bytes = work.bytes.get(..work.length).unwrap_or_default();
-    let signed = SignedRecord::decode(bytes)?;
-    Ok(Verdict::Revocation(chain::verify_revocation(&signed, root)?))
+    Ok(Verdict::Record(VerifiedRecord::of(bytes, &work.trusted, frames)?))
 }
 
 /// A request that is being worked on, and what has come of it.
@@ -195,7 +205,7 @@ struct Job {
 
 impl Job {
     fn new() -> Box<Self> {
-        let nothing = Wanted::Record { region: Id::from_parts(0, 0), length: 0 };
+        let nothing = Wanted::Record { region: Id::from_parts(0, 0), length: 0, policy: false };
         Box::new(Job {
             request: Request { thread: None, priority: 0, wanted: nothing },
             embryo: None,

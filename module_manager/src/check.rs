@@ -17,6 +17,7 @@ use sila_crypto::chain::{
 };
 use sila_crypto::hash::id_digest;
 use sila_crypto::keystore::KeyStore;
+use sila_crypto::secure_bool::IntegrityFault;
 
 /// A key as the kernel's KeyRing has it now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +67,12 @@ impl KeySource for Keys {
         self.live(id).and_then(|_| self.store.publisher(id))
     }
 
-    fn is_key_revoked(&self, id: &KeyId) -> bool {
-        self.store.is_key_revoked(id) || self.live(id).is_some_and(|key| key.revoked)
+    fn is_claimed_by_another(&self, publisher: &Name, name: &Name) -> bool {
+        self.store.is_claimed_by_another(publisher, name)
+    }
+
+    fn is_key_revoked(&self, id: &KeyId) -> Result<bool, IntegrityFault> {
+        Ok(self.store.is_key_revoked(id)? || self.live(id).is_some_and(|key| key.revoked))
     }
 
     fn is_version_revoked(&self, publisher: &Name, name: &Name, version: Version) -> bool {

@@ -8,11 +8,10 @@
 //! manifest's signatures are checked, and then only what that manifest's digests name.
 
 use crate::device::{PciDevice, WINDOWS};
+use crate::policy::Policy;
 use crate::record::{Bounded, Digest, KeyId, NAME_MAX, Name, Version};
 use crate::sif::PAGE_SIZE;
-use crate::trust::{
-    Certificate, Policy, Purpose, Record, RecordError, Revocation, check_sequence, has_duplicate,
-};
+use crate::trust::{Certificate, Purpose, Record, RecordError, Revocation, check_sequence, has_duplicate};
 use borsh::{BorshDeserialize, BorshSerialize};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -50,6 +49,8 @@ pub enum EntryKind {
     Revocation = 8,
     /// Data for in-guest tests.
     TestData = 9,
+    /// A [`crate::trust::FloorRecord`] without signatures, as it was exported before; at most one.
+    FloorRecord = 10,
 }
 
 impl EntryKind {
@@ -65,6 +66,7 @@ impl EntryKind {
             7 => Self::Certificate,
             8 => Self::Revocation,
             9 => Self::TestData,
+            10 => Self::FloorRecord,
             _ => return None,
         })
     }
@@ -281,10 +283,12 @@ impl BundleEntry {
     }
 
     fn conflicts(&self, other: &Self, kind: EntryKind) -> bool {
-        use EntryKind::{BootManifest, BootSignature, Certificate, Package, Revocation, RootSet, TestData};
+        use EntryKind::{
+            BootManifest, BootSignature, Certificate, FloorRecord, Package, Revocation, RootSet, TestData,
+        };
         match kind {
             Package | TestData | Certificate | Revocation => false,
-            RootSet | BootManifest | BootSignature => self.kind == other.kind,
+            RootSet | BootManifest | BootSignature | FloorRecord => self.kind == other.kind,
             _ => self.kind == other.kind && self.name == other.name,
         }
     }

@@ -98,7 +98,7 @@ errors! {
     RequestWrongType = 55, "the source for a request is of another type (word 0 names the request)";
     RequestRights = 56, "the source for a request lacks rights it asks for (word 0 names the request)";
     RequestCeiling = 57, "a request exceeds the publisher's ceiling (word 0 names the request)";
-    RequestPolicy = 58, "policy forbids a request (word 0 names the request)";
+    RequestPolicy = 58, "no rule of the policy permits a request (word 0 names the request, word 1 the closest rule, from 1)";
     RequestAmount = 59, "a request asks for more than the Pool holds (word 0 names the request)";
     RequestBadge = 60, "the source for a request carries another badge (word 0 names the request)";
     SourceGone = 61, "a source capability changed or vanished while the load was under way";
@@ -139,6 +139,9 @@ errors! {
     DeviceRegion = 96, "the Region is a device's registers and not memory";
     PoolTooDeep = 97, "too many Pools stand above the new one";
     OwnBudget = 98, "a process does not set its own CPU budget";
+    RateLimited = 99, "policy lets no further process be made in this Job yet (word 0: nanoseconds until it does)";
+    ContractViolated = 100, "a predicate of a contract does not hold (word 0 names it)";
+    WrongRecord = 101, "the record is of a kind that this operation does not install";
 }
 
 #[cfg(test)]

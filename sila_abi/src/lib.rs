@@ -11,6 +11,7 @@ pub mod manifest;
 pub mod object;
 pub mod ops;
 pub mod package;
+pub mod policy;
 pub mod protocol;
 pub mod record;
 pub mod refusals;

@@ -118,13 +118,25 @@ macro_rules! for_each_operation {
             66 ThreadClearFaultEndpoint(Thread, MANAGE, plain) ()
                 "The thread's next fault ends its process.";
             70 KeyRingInstall(KeyRing, WRITE, blocks) (record: Cap(Region, READ), length: Word)
-                "Verify a root-signed record (revocation) in the Region's first length bytes and apply it.";
+                "Verify a root-signed record in the Region's first length bytes and apply it: a certificate, a revocation, a root set or floors. Words: its kind, its sequence. Policies: PolicyInstall.";
             71 KeyRingStatus(KeyRing, READ, plain) (index: Word)
                 "Publisher key number index. Words: 0 to 3 key id, 4 flags (1 revoked), 5 keys in the ring.";
             72 KeyRingKey(KeyRing, READ, plain) (index: Word, offset: Word)
                 "Up to 112 words of the public key from a word offset on. Word 0: how many follow in words 6 up; word 1: the key's length in bytes.";
             73 KeyRingName(KeyRing, READ, plain) (index: Word)
                 "The publisher certified for key number index. Word 0: length in bytes; words 6 up: its bytes.";
+            74 KeyRingState(KeyRing, READ, plain) ()
+                "A crate::status::KeyRingRecord in words 0 up: sequences in force, how much the ring holds, how floors came to be. Any installation changes its word 0.";
+            75 KeyRingRevocation(KeyRing, READ, plain) (index: Word)
+                "What is revoked, number index: a crate::trust::RevokedItem's encoding. Word 0: its length in bytes; words 6 up: the bytes.";
+            76 KeyRingFloor(KeyRing, READ, plain) (index: Word)
+                "Floor number index: a crate::boot::Floor's encoding. Word 0: its length in bytes; word 1: its origin (1 boot manifest, 2 a finalised update, 3 a signed record, 4 imported at boot); words 6 up: the bytes.";
+            77 KeyRingAffected(KeyRing, READ, plain) (cursor: Word)
+                "The next process after cursor (0 to start) that runs what could not be loaded any more. Words: cursor, process id, why (1 key revoked, 2 version revoked, 3 below the floor).";
+            78 KeyRingWatch(KeyRing, READ, plain) (notification: Cap(Notification, SEND), flags: Word)
+                "Signal these flags whenever a record is installed. At most four watchers (ArenaFull); one whose Notification ended makes room.";
+            79 KeyRingCertificate(KeyRing, READ, plain) (index: Word, offset: Word)
+                "Up to 112 words of the certificate of key number index from a word offset on: a crate::trust::Certificate's encoding. Word 0: how many follow in words 6 up; word 1: its length in bytes.";
             80 IrqBind(IrqHandler, MANAGE, plain) (notification: Cap(Notification, SEND), flags: Word)
                 "Signal these flags at each interrupt, from now on; after one, the device stays silent until IrqAck. AlreadyBound while the Notification bound before lives.";
             81 IrqAck(IrqHandler, MANAGE, plain) ()
@@ -142,7 +154,7 @@ macro_rules! for_each_operation {
             92 SystemProcess(SystemControl, READ, plain) (cursor: Word)
                 "The next process after cursor (0 to start): a crate::status::ProcessRecord. Word 0: cursor.";
             93 SystemCapability(SystemControl, READ, plain) (process: Word, cursor: Word)
-                "The next occupied slot of a process (by id) after slot cursor. Words: slot, object type, rights, badge, object index, children.";
+                "The next occupied slot of a process (by id) after slot cursor. Words: slot, object type, rights, badge, object index, children; of a capability that the process was endowed with, request (from 1) and rule (from 1, of the policy whose sequence follows; 0: boot manifest); else 0, 0, 0.";
             94 SystemMemory(SystemControl, READ, plain) ()
                 "A crate::status::MemoryRecord in words 0 up.";
             95 SystemReleaseSerial(SystemControl, MANAGE, plain) ()
@@ -241,6 +253,14 @@ macro_rules! for_each_operation {
                 "Let the process's threads run for amount (10 us to the period, in ns) in each period (100 us to 10 s, in ns), of which the first begins now; once it is spent they run only when no other thread is ready, until the next one. 0, 0: no budget. A process does not set its own.";
             181 ProcessBudget(Process, READ, plain) ()
                 "Words: period, amount, time run in this period (with what was run too long before), spent (0 or 1), end of the period (ns since boot); all 0 without a budget.";
+            182 ProcessIdentity(Process, READ, plain) ()
+                "What the process runs, read from its live record: a crate::status::IdentityRecord in words 0 up.";
+            190 PolicyInstall(Policy, WRITE, blocks) (record: Cap(Region, READ), length: Word)
+                "Verify a root-signed policy in the Region's first length bytes and put it in force. Words: its kind, its sequence.";
+            191 PolicyStatus(Policy, READ, plain) ()
+                "Words: the policy's sequence, its encoding's length in bytes, rules, scopes.";
+            192 PolicyRead(Policy, READ, plain) (offset: Word)
+                "Up to 112 words of the policy's encoding (crate::policy::Policy) from a word offset on. Word 0: how many follow in words 6 up; word 1: its length in bytes.";
         }
     };
 }

@@ -336,6 +336,14 @@ pub fn decode_canonical<T: BorshSerialize + BorshDeserialize>(
     }
 }
 
+/// Writes a record's encoding to the front of `out`; its length, or `None` if there is too little room.
+pub fn encode_into<T: BorshSerialize>(record: &T, out: &mut [u8]) -> Option<usize> {
+    let room = out.len();
+    let mut rest = out;
+    record.serialize(&mut rest).ok()?;
+    Some(room - rest.len())
+}
+
 /// Encodes a record; `None` if a list inside is too long for the format or it exceeds `max` bytes.
 pub fn encode_canonical<T: BorshSerialize>(value: &T, max: usize) -> Option<Vec<u8>> {
     borsh::to_vec(value).ok().filter(|bytes| bytes.len() <= max)

@@ -63,7 +63,11 @@ pub const fn own(op: Op) -> &'static [Error] {
             RequestWrongType,
             RequestRights,
             RequestCeiling,
+            RequestPolicy,
+            RequestAmount,
             RequestBadge,
+            RateLimited,
+            ContractViolated,
             SourceGone,
             RecordMalformed,
             IntegrityFault,
@@ -90,8 +94,11 @@ pub const fn own(op: Op) -> &'static [Error] {
         Op::ProcessSetBudget => &[InvalidArgument, Dying, OwnBudget],
         Op::ThreadResume => &[Dying, NotStarted, HandedOver],
         Op::ThreadSetPriority => &[InvalidArgument, PriorityTooHigh],
-        Op::KeyRingInstall => &[
+        Op::KeyRingInstall | Op::PolicyInstall => &[
             InvalidArgument,
+            WrongRecord,
+            Namespace,
+            WrongPublisher,
             OutOfObjectBytes,
             ArenaFull,
             Suspended,
@@ -104,16 +111,25 @@ pub const fn own(op: Op) -> &'static [Error] {
             RecordStale,
             IntegrityFault,
         ],
-        Op::KeyRingKey => &[InvalidArgument, MessageTooLong, NoMoreEntries],
-        Op::KeyRingName | Op::SystemProcess | Op::SystemDevice | Op::JournalRead => {
-            &[MessageTooLong, NoMoreEntries]
-        }
+        Op::KeyRingKey | Op::KeyRingCertificate => &[InvalidArgument, MessageTooLong, NoMoreEntries],
+        Op::KeyRingWatch => &[ArenaFull],
+        Op::KeyRingAffected => &[NoMoreEntries],
+        Op::PolicyRead => &[InvalidArgument, MessageTooLong],
+        Op::KeyRingRevocation
+        | Op::KeyRingFloor
+        | Op::KeyRingName
+        | Op::SystemProcess
+        | Op::SystemDevice
+        | Op::JournalRead => &[MessageTooLong, NoMoreEntries],
         Op::IrqBind => &[AlreadyBound],
         Op::IrqAck | Op::IrqUnbind => &[NotBound],
         Op::PortRead | Op::PortWrite => &[InvalidArgument, PortOutOfRange],
         Op::SystemPowerOff | Op::SystemAudit => &[InvalidOperation],
-        Op::SystemLog | Op::SystemMemory | Op::SystemCounters => &[MessageTooLong],
-        Op::SystemCapability | Op::JobHandover => &[NoMoreEntries],
+        Op::SystemLog | Op::SystemMemory | Op::SystemCounters | Op::KeyRingState | Op::ProcessIdentity => {
+            &[MessageTooLong]
+        }
+        Op::SystemCapability => &[MessageTooLong, NoMoreEntries],
+        Op::JobHandover => &[NoMoreEntries],
         Op::SystemTrace | Op::TestHoldVerification | Op::TestPhysical => &[InvalidArgument],
         Op::SystemTraceRead | Op::TestReport | Op::HandoverService => &[InvalidArgument, MessageTooLong],
         Op::HandoverCreate => &[OutOfObjectBytes, ArenaFull, Timeout],
@@ -254,6 +270,7 @@ pub fn implied(op: Op, error: Error) -> bool {
         }
         SlotOccupied | OutOfObjectBytes => makes_cap,
         DeviceRegion => reads_region,
+        IntegrityFault | InvalidOperation => row.object == Some(ObjectType::TestControl),
         _ => false,
     }
 }

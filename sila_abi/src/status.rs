@@ -131,3 +131,74 @@ counters! {
     /// Records of the trace that were written. Exact.
     traced = "trace records written",
 }
+
+/// What [`crate::ops::Op::KeyRingState`] returns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct KeyRingRecord {
+    /// Rises whenever a record is installed or a floor is raised: who keeps a copy reads it anew then.
+    pub changes: u64,
+    /// Sequence of the root set in force.
+    pub root_sequence: u64,
+    /// Keys of the root set.
+    pub root_keys: u64,
+    /// Root signatures that a record needs.
+    pub threshold: u64,
+    /// What keys and images are for: 1 test, 2 release.
+    pub purpose: u64,
+    /// Publisher keys in the ring.
+    pub keys: u64,
+    /// Publisher keys that the ring has room for.
+    pub key_room: u64,
+    /// Sequence of the last revocation; 0 if there was none.
+    pub revocation_sequence: u64,
+    /// What is revoked: keys and ranges of versions.
+    pub revocations: u64,
+    /// Sequence of the last signed floor record; 0 if there was none.
+    pub floor_sequence: u64,
+    /// Modules that have a floor.
+    pub floors: u64,
+    /// Floors that the boot bundle's unsigned floor record raised. Floors that rise while the system runs last until it
+    /// is switched off, unless they are exported and come back so.
+    pub floors_imported: u64,
+    /// Floors of that record that were not taken whole: above every version that the bundle holds.
+    pub floors_clipped: u64,
+    /// Sequence of the policy in force.
+    pub policy_sequence: u64,
+    /// Sequence of the boot manifest.
+    pub boot_sequence: u64,
+    /// Id digest of the root set in force.
+    pub root_digest: [u8; 32],
+}
+
+/// What [`crate::ops::Op::ProcessIdentity`] returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct IdentityRecord {
+    /// The process's number.
+    pub id: u64,
+    /// Its state, as `ProcessStatus` gives it.
+    pub state: u64,
+    /// Major << 32 | minor << 16 | patch.
+    pub version: u64,
+    /// The manifest's security version.
+    pub security_version: u64,
+    /// Which requests of the manifest its CSpace holds a capability for, a bit each: those endowed and still there.
+    pub endowed: u64,
+    /// Capabilities in its CSpace.
+    pub capabilities: u64,
+    /// Threads.
+    pub threads: u64,
+    /// Id digest of the manifest.
+    pub manifest_digest: [u8; 32],
+    /// Id of the key that signed it.
+    pub key_id: [u8; 32],
+    /// Bytes of the name.
+    pub name_len: u64,
+    /// The name, padded with zeros.
+    pub name: [u8; 64],
+    /// Bytes of the publisher's name.
+    pub publisher_len: u64,
+    /// The publisher's name, padded with zeros.
+    pub publisher: [u8; 64],
+}

@@ -5,6 +5,8 @@
 //! signed is the [`RecordStatement`] over the record's encoding.
 
 extern crate alloc;
+use crate::boot::{Floor, MAX_FLOORS};
+use crate::policy::covers;
 use crate::record::{
     Bounded, DecodeError, Digest, KeyId, Name, Version, VersionRange, decode_canonical, encode_canonical,
 };
@@ -25,8 +27,6 @@ pub const RECORD_MAX: usize = 192 << 10;
 pub const MAX_PREFIXES: usize = 16;
 /// The most per-type ceilings of a certificate.
 pub const MAX_CEILINGS: usize = 32;
-/// The most algorithms of a policy.
-pub const MAX_ALGORITHMS: usize = 8;
 /// The first sequence number of any record; 0 is never valid.
 pub const FIRST_SEQUENCE: u64 = 1;
 
@@ -136,31 +136,6 @@ pub struct Revocation {
     pub item: RevokedItem,
 }
 
-/// The limits that hold for every publisher. Signed as a part of the boot manifest.
-#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub struct Policy {
-    /// Rises with every policy.
-    pub sequence: u64,
-    /// Signature schemes in use.
-    pub algorithms: Bounded<u16, MAX_ALGORITHMS>,
-    /// Lowest NIST security level of a scheme.
-    pub min_nist_level: u8,
-    /// Fewest bits of every public key and signature.
-    pub min_key_bits: u32,
-    /// Longest image in bytes.
-    pub max_image_len: u64,
-    /// Largest decompression window, as a power of two.
-    pub max_window_log: u8,
-    /// Decompressions at one time.
-    pub max_decompressions: u16,
-    /// Process creations that may come at once.
-    pub creation_burst: u32,
-    /// Process creations per second that refill the burst.
-    pub creation_per_second: u32,
-    /// Verification jobs that may wait at one time.
-    pub max_verifications: u16,
-}
-
 /// One root key's signature.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct RootSignature {
@@ -177,13 +152,67 @@ pub struct SignatureSet {
     pub signatures: Bounded<RootSignature, MAX_ROOT_KEYS>,
 }
 
-/// A record and its root signatures, as certificates and revocations are stored and delivered.
+/// What a [`SignedRecord`] holds; each kind is signed in a domain of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, BorshSerialize, BorshDeserialize)]
+#[borsh(use_discriminant = true)]
+#[repr(u8)]
+pub enum RecordKind {
+    /// A [`Certificate`].
+    Certificate = 1,
+    /// A [`Revocation`].
+    Revocation = 2,
+    /// A [`RootSet`] that takes the place of the one in force.
+    RootSet = 3,
+    /// A [`crate::policy::Policy`].
+    Policy = 4,
+    /// A [`FloorRecord`].
+    Floors = 5,
+}
+
+impl RecordKind {
+    /// Every kind, in order of number.
+    pub const ALL: [Self; 5] =
+        [Self::Certificate, Self::Revocation, Self::RootSet, Self::Policy, Self::Floors];
+
+    /// The kind's name in texts.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Certificate => "certificate",
+            Self::Revocation => "revocation",
+            Self::RootSet => "root set",
+            Self::Policy => "policy",
+            Self::Floors => "floor record",
+        }
+    }
+}
+
+/// The most floors of a signed [`FloorRecord`]: they come into force in one go.
+pub const MAX_SIGNED_FLOORS: usize = 16;
+
+/// Floors that the root raises. Domain `sila/floor/v1`. The boot bundle may hold one without signatures, as it was
+/// exported before: that one raises a floor only as far as a version that the bundle holds.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct FloorRecord {
+    /// Rises with every signed floor record.
+    pub sequence: u64,
+    /// The floors, each module once.
+    pub floors: Bounded<Floor, MAX_FLOORS>,
+}
+
+/// The most bytes of the record in a [`SignedRecord`].
+pub const SIGNED_MAX: usize = 32 << 10;
+
+/// A record and its root signatures, as it is stored and delivered.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct SignedRecord {
+    /// What the record is.
+    pub kind: RecordKind,
     /// The record's encoding.
-    pub record: Bounded<u8, { 32 << 10 }>,
-    /// The signatures over it.
+    pub record: Bounded<u8, SIGNED_MAX>,
+    /// The signatures over it by keys of the root set in force.
     pub signatures: SignatureSet,
+    /// Of a root set: signatures over it by its own keys, which prove that it can be used. Else empty.
+    pub successor_signatures: SignatureSet,
 }
 
 /// What a root key signs (48 bytes): length and digest of a record, in the record's domain.
@@ -239,6 +268,16 @@ pub enum RecordError {
     TestObjectInRelease,
     /// Another format number.
     BadFormat,
+    /// A policy without algorithms, or with one twice.
+    BadAlgorithms,
+    /// A policy's limit of 0 where nothing could ever happen.
+    BadLimit,
+    /// A policy's rule for an unknown object type, without rights or with an unknown one.
+    BadRule,
+    /// A LoadScope with badge 0, a badge that another has, or no instances.
+    BadScope,
+    /// A record other than a root set with signatures by successors.
+    SuperfluousSignatures,
 }
 
 impl From<DecodeError> for RecordError {
@@ -275,6 +314,11 @@ impl core::fmt::Display for RecordError {
             Self::BadObject => "an object's parameters make no sense",
             Self::TestObjectInRelease => "a test object in a release system",
             Self::BadFormat => "the record has another format number",
+            Self::BadAlgorithms => "the policy names no algorithm, or one twice",
+            Self::BadLimit => "a limit of the policy is zero",
+            Self::BadRule => "a rule of the policy names an unknown type or right, or no right",
+            Self::BadScope => "a load scope has a bad or repeated badge, or no instances",
+            Self::SuperfluousSignatures => "only a root set is signed by its successors",
         })
     }
 }
@@ -360,9 +404,23 @@ impl Record for SignatureSet {
     }
 }
 
+impl Record for FloorRecord {
+    fn validate(&self) -> Result<(), RecordError> {
+        check_sequence(self.sequence)?;
+        if has_duplicate(self.floors.iter().map(|floor| (floor.publisher, floor.name))) {
+            return Err(RecordError::DuplicateName);
+        }
+        Ok(())
+    }
+}
+
 impl Record for SignedRecord {
     fn validate(&self) -> Result<(), RecordError> {
-        self.signatures.validate()
+        self.signatures.validate()?;
+        self.successor_signatures.validate()?;
+        let superfluous =
+            self.kind != RecordKind::RootSet && !self.successor_signatures.signatures.is_empty();
+        if superfluous { Err(RecordError::SuperfluousSignatures) } else { Ok(()) }
     }
 }
 
@@ -370,11 +428,23 @@ impl Certificate {
     /// Whether the publisher may use `name` for a module: one of its prefixes, or one that goes on with `.` or
     /// `-` after a prefix. So `net` covers `net.dns` and `net-tools`, not `network`.
     pub fn covers_name(&self, name: &Name) -> bool {
-        let covers = |prefix: &Name| match name.as_bytes().strip_prefix(prefix.as_bytes()) {
-            Some(rest) => matches!(rest.first(), None | Some(b'.' | b'-')),
-            None => false,
-        };
-        self.prefixes.is_empty() || self.prefixes.iter().any(covers)
+        self.prefixes.is_empty() || self.claims_name(name)
+    }
+
+    /// Whether the name lies in one of the publisher's prefixes. A publisher without prefixes claims none: it may use
+    /// the names that nobody claims.
+    pub fn claims_name(&self, name: &Name) -> bool {
+        self.prefixes.iter().any(|prefix| covers(prefix, name))
+    }
+
+    /// Whether this certificate's namespace and another publisher's have a name in common.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let meet = |a: &Name, b: &Name| covers(a, b) || covers(b, a);
+        match (self.prefixes.is_empty(), other.prefixes.is_empty()) {
+            (true, true) => true,
+            (false, false) => self.prefixes.iter().any(|a| other.prefixes.iter().any(|b| meet(a, b))),
+            _ => false,
+        }
     }
 }
 
@@ -394,16 +464,5 @@ impl RevokedItem {
                 p == publisher && n == name && versions.contains(version)
             }
         }
-    }
-}
-
-impl Policy {
-    /// The checks that need no other record.
-    pub(crate) fn validate(&self) -> Result<(), RecordError> {
-        check_sequence(self.sequence)?;
-        if self.algorithms.is_empty() || has_duplicate(self.algorithms.iter()) {
-            return Err(RecordError::BadObject);
-        }
-        Ok(())
     }
 }

@@ -12,10 +12,11 @@ use sila_abi::manifest::{
     Resources, Selector, ServiceDecl,
 };
 use sila_abi::package::{LoadProof, PACKAGE_HEADER_LEN, Package, PackageError, PackageHeader};
+use sila_abi::policy::Policy;
 use sila_abi::record::{Bounded, Name, NameError, Version, VersionRange};
 use sila_abi::sif::{Perm, RawSegment, SIF_MAGIC, SifError, SifHeader, USER_WINDOW_END};
 use sila_abi::trust::{
-    Ceiling, Certificate, Policy, PublicKey, Purpose, Record, RecordError, Revocation, RevokedItem, RootSet,
+    Ceiling, Certificate, PublicKey, Purpose, Record, RecordError, Revocation, RevokedItem, RootSet,
     TypeCeiling,
 };
 use zerocopy::little_endian::{U16, U32, U64};
@@ -407,6 +408,10 @@ fn boot() -> BootManifest {
             creation_burst: 1,
             creation_per_second: 1,
             max_verifications: 1,
+            cache_frames: 1,
+            cache_entries: 1,
+            rules: Bounded::new(),
+            scopes: Bounded::new(),
         },
         certificates: list(vec![certificate()]),
         revocations: Bounded::new(),

@@ -2,11 +2,13 @@
 //! kernel's KeyRing is built on.
 
 use crate::chain::{ChainError, KeySource, Publisher, Verified};
-use crate::scheme::VerifyingKey;
+use crate::scheme::{Scheme, VerifyingKey};
+use crate::secure_bool::IntegrityFault;
 use alloc::vec::Vec;
 use sila_abi::boot::{BootManifest, Floor};
+use sila_abi::policy::Policy;
 use sila_abi::record::{KeyId, Name, Version};
-use sila_abi::trust::{Certificate, Policy, Purpose, Revocation, RevokedItem};
+use sila_abi::trust::{Certificate, Purpose, Record, Revocation, RevokedItem};
 
 /// The most publisher keys of a store; each holds about 72 KiB.
 pub const MAX_KEYS: usize = 64;
@@ -15,9 +17,31 @@ pub const MAX_REVOCATIONS: usize = 1024;
 /// The most floors of a store.
 pub const MAX_FLOORS: usize = 1024;
 
-struct StoredKey {
-    certificate: Certificate,
-    key: VerifyingKey,
+/// A publisher's certificate with its key decoded.
+#[derive(Clone, Debug)]
+pub struct StoredKey {
+    /// What the root says about the key.
+    pub certificate: Certificate,
+    /// The key.
+    pub key: VerifyingKey,
+    /// The certificate's encoding.
+    pub encoded: Vec<u8>,
+}
+
+impl StoredKey {
+    /// Decodes the certificate's key.
+    pub fn new(certificate: Certificate, encoded: Vec<u8>) -> Result<Self, ChainError> {
+        let key = VerifyingKey::decode(certificate.key.algorithm, &certificate.key.bytes);
+        let key = key.map_err(|_| ChainError::PublicKey)?;
+        Ok(Self { certificate, key, encoded })
+    }
+}
+
+/// Whether a policy allows the signature scheme of this number: it names it, and its level and sizes reach its minima.
+pub fn allows_algorithm(policy: &Policy, number: u16) -> bool {
+    let bits = policy.min_key_bits as usize;
+    let strong = |s: &Scheme| s.is_at_least(policy.min_nist_level, bits);
+    Scheme::find(number).is_ok_and(strong) && policy.algorithms.contains(&number)
 }
 
 /// Publishers with decoded keys, revocations, floors and policy.
@@ -64,10 +88,14 @@ impl KeyStore {
         if self.keys.iter().filter(same).any(|s| s.certificate.sequence >= certificate.sequence) {
             return Err(ChainError::StaleSequence);
         }
-        let key = VerifyingKey::decode(certificate.key.algorithm, &certificate.key.bytes);
-        let key = key.map_err(|_| ChainError::PublicKey)?;
-        self.keys.retain(|stored| stored.key.id() != key.id());
-        push(&mut self.keys, StoredKey { certificate, key }, MAX_KEYS)
+        let other = |stored: &StoredKey| stored.certificate.publisher != certificate.publisher;
+        if self.keys.iter().any(|s| other(s) && s.certificate.overlaps(&certificate)) {
+            return Err(ChainError::NamespaceOverlap);
+        }
+        let encoded = certificate.encode()?;
+        let key = StoredKey::new(certificate, encoded)?;
+        self.keys.retain(|stored| stored.key.id() != key.key.id());
+        push(&mut self.keys, key, MAX_KEYS)
     }
 
     /// Adds a revocation. Its sequence must be above all earlier ones.
@@ -125,8 +153,13 @@ impl KeySource for KeyStore {
         Some(Publisher { key: &stored.key, certificate: &stored.certificate })
     }
 
-    fn is_key_revoked(&self, id: &KeyId) -> bool {
-        self.revoked.iter().any(|item| matches!(item, RevokedItem::Key(revoked) if revoked == id))
+    fn is_claimed_by_another(&self, publisher: &Name, name: &Name) -> bool {
+        let mut others = self.certificates().filter(|c| c.publisher != *publisher);
+        others.any(|c| c.claims_name(name))
+    }
+
+    fn is_key_revoked(&self, id: &KeyId) -> Result<bool, IntegrityFault> {
+        Ok(self.revoked.iter().any(|item| matches!(item, RevokedItem::Key(revoked) if revoked == id)))
     }
 
     fn is_version_revoked(&self, publisher: &Name, name: &Name, version: Version) -> bool {
@@ -140,10 +173,7 @@ impl KeySource for KeyStore {
     }
 
     fn allows_algorithm(&self, number: u16) -> bool {
-        let scheme = crate::scheme::Scheme::find(number);
-        let bits = self.policy.min_key_bits as usize;
-        scheme.is_ok_and(|s| s.is_at_least(self.policy.min_nist_level, bits))
-            && self.policy.algorithms.contains(&number)
+        allows_algorithm(&self.policy, number)
     }
 
     fn max_image_len(&self) -> u64 {

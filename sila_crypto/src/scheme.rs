@@ -4,6 +4,7 @@ use crate::hash::key_id;
 use core::fmt;
 use ml_dsa::{EncodedSignature, EncodedVerifyingKey, MlDsa87};
 use sila_abi::record::KeyId;
+use sila_abi::trust::RecordKind;
 
 /// Number of ML-DSA-87 (FIPS 204), the default scheme.
 pub const ML_DSA_87: u16 = 1;
@@ -58,12 +59,38 @@ pub enum Domain {
     Certificate,
     /// A revocation, by the root keys.
     Revocation,
+    /// A root set, by the keys of the one before it and by its own.
+    RootSet,
+    /// A policy, by the root keys.
+    Policy,
+    /// A floor record, by the root keys.
+    Floors,
 }
 
 impl Domain {
     /// Every domain.
-    pub const ALL: [Self; 6] =
-        [Self::Package, Self::Manifest, Self::Binary, Self::Boot, Self::Certificate, Self::Revocation];
+    pub const ALL: [Self; 9] = [
+        Self::Package,
+        Self::Manifest,
+        Self::Binary,
+        Self::Boot,
+        Self::Certificate,
+        Self::Revocation,
+        Self::RootSet,
+        Self::Policy,
+        Self::Floors,
+    ];
+
+    /// The domain of a signed record.
+    pub const fn of(kind: RecordKind) -> Self {
+        match kind {
+            RecordKind::Certificate => Self::Certificate,
+            RecordKind::Revocation => Self::Revocation,
+            RecordKind::RootSet => Self::RootSet,
+            RecordKind::Policy => Self::Policy,
+            RecordKind::Floors => Self::Floors,
+        }
+    }
 
     /// The context string.
     pub const fn context(self) -> &'static [u8] {
@@ -74,6 +101,9 @@ impl Domain {
             Self::Boot => b"sila/boot/v1",
             Self::Certificate => b"sila/cert/v1",
             Self::Revocation => b"sila/revoke/v1",
+            Self::RootSet => b"sila/root/v1",
+            Self::Policy => b"sila/policy/v1",
+            Self::Floors => b"sila/floor/v1",
         }
     }
 }

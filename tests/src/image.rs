@@ -16,7 +16,7 @@ use sila_abi::object::ObjectType;
 use sila_abi::package::{LoadProof, Package};
 use sila_abi::record::{Bounded, Name, Version};
 use sila_abi::rights::Rights;
-use sila_abi::trust::{Record, Revocation, RevokedItem, SignedRecord};
+use sila_abi::trust::{Record, RecordKind, Revocation, RevokedItem, SignedRecord};
 use sila_crypto::scheme::Domain;
 use std::path::{Path, PathBuf};
 
@@ -178,11 +178,11 @@ impl TestData {
         };
         manifest.requests = Bounded::from_vec(vec![own]).map_err(|_| anyhow!("one request is too many"))?;
         let item = RevokedItem::Key(brief.key.id());
-        let signed = |sequence| keys.sign_record(Domain::Revocation, &Revocation { sequence, item });
+        let signed = |sequence| keys.sign_record(RecordKind::Revocation, &Revocation { sequence, item });
         let record = signed(100)?;
         // It takes back what nobody has, after all others.
         let item = RevokedItem::Key([1; 32]);
-        let spare = keys.sign_record(Domain::Revocation, &Revocation { sequence: 1000, item })?;
+        let spare = keys.sign_record(RecordKind::Revocation, &Revocation { sequence: 1000, item })?;
         let mut forged = record.clone();
         let mut bytes = forged.record.to_vec();
         *bytes.last_mut().context("an empty record")? ^= 1;

@@ -3,6 +3,7 @@
 
 use super::description::{ModuleDescription, rights};
 use super::keys::{KeySet, list, name};
+use super::policy::PolicySection;
 use super::{pack, read, read_text, sif_build};
 use crate::missing::Usage;
 use anyhow::{Context, Result, anyhow, bail};
@@ -15,10 +16,10 @@ use sila_abi::device::PciDevice;
 use sila_abi::manifest::{Codec, Manifest};
 use sila_abi::package::Package;
 use sila_abi::record::{Name, Version, VersionRange};
-use sila_abi::sif::{MAX_IMAGE_LEN, PAGE_SIZE};
-use sila_abi::trust::{Certificate, Policy, Purpose, Record, Revocation, RevokedItem};
+use sila_abi::sif::PAGE_SIZE;
+use sila_abi::trust::{Certificate, Purpose, Record, Revocation, RevokedItem};
 use sila_crypto::hash::id_digest;
-use sila_crypto::scheme::{Domain, ML_DSA_87};
+use sila_crypto::scheme::Domain;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use zerocopy::IntoBytes;
@@ -52,24 +53,6 @@ pub struct BundleDescription {
     /// `[[test-publisher]]`: more publishers, whose keys follow from the test key.
     #[serde(default, rename = "test-publisher")]
     pub test_publishers: Vec<TestPublisher>,
-}
-
-/// `[policy]`; what is left out has its default.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PolicySection {
-    /// Longest image in bytes.
-    pub max_image_len: Option<u64>,
-    /// Largest decompression window, as a power of two.
-    pub max_window_log: Option<u8>,
-    /// Decompressions at one time.
-    pub max_decompressions: Option<u16>,
-    /// Process creations that may come at once.
-    pub creation_burst: Option<u32>,
-    /// Process creations per second.
-    pub creation_per_second: Option<u32>,
-    /// Verification jobs that may wait.
-    pub max_verifications: Option<u16>,
 }
 
 /// `[[object]]`: a name, a kind, and the kind's parameters.
@@ -179,37 +162,6 @@ pub struct TestPublisher {
     /// Whether its key is revoked.
     #[serde(default)]
     pub revoked: bool,
-}
-
-/// The limits of a system that says nothing about them.
-pub fn default_policy() -> Result<Policy> {
-    Ok(Policy {
-        sequence: 1,
-        algorithms: list(vec![ML_DSA_87], "algorithms")?,
-        min_nist_level: 5,
-        min_key_bits: 4096,
-        max_image_len: MAX_IMAGE_LEN,
-        max_window_log: 23,
-        max_decompressions: 2,
-        creation_burst: 32,
-        creation_per_second: 16,
-        max_verifications: 16,
-    })
-}
-
-impl PolicySection {
-    fn to_policy(self) -> Result<Policy> {
-        let base = default_policy()?;
-        Ok(Policy {
-            max_image_len: self.max_image_len.unwrap_or(base.max_image_len),
-            max_window_log: self.max_window_log.unwrap_or(base.max_window_log),
-            max_decompressions: self.max_decompressions.unwrap_or(base.max_decompressions),
-            creation_burst: self.creation_burst.unwrap_or(base.creation_burst),
-            creation_per_second: self.creation_per_second.unwrap_or(base.creation_per_second),
-            max_verifications: self.max_verifications.unwrap_or(base.max_verifications),
-            ..base
-        })
-    }
 }
 
 impl BundleDescription {
@@ -475,7 +427,7 @@ fn boot_manifest(input: &BundleInput<'_>, modules: Vec<BootModule>) -> Result<Bo
         sequence: description.sequence,
         purpose: input.keys.root_set.purpose,
         root_set_digest: id_digest(&input.keys.root_set_bytes),
-        policy: description.policy.unwrap_or_default().to_policy()?,
+        policy: description.policy.clone().unwrap_or_default().to_policy()?,
         certificates: list(certificates, "certificates")?,
         revocations: list(revocations, "revocations")?,
         floors: list(floors, "floors")?,

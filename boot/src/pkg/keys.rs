@@ -14,7 +14,8 @@ use sila_abi::object::ObjectType;
 use sila_abi::record::{Bounded, Name, VersionRange};
 use sila_abi::rights::Rights;
 use sila_abi::trust::{
-    Ceiling, Certificate, Purpose, Record, RootSet, RootSignature, SignatureSet, SignedRecord, TypeCeiling,
+    Ceiling, Certificate, Purpose, Record, RecordKind, RootSet, RootSignature, SignatureSet, SignedRecord,
+    TypeCeiling,
 };
 use sila_crypto::chain::{RootKeys, statement, verify_certificate};
 use sila_crypto::hash::id_digest;
@@ -110,7 +111,8 @@ impl KeySet {
             ceiling: full_ceiling()?,
             versions: VersionRange::ALL,
         };
-        let signed_certificate = sign_record(&roots, options.threshold, Domain::Certificate, &certificate)?;
+        let signed_certificate =
+            sign_record(&roots, options.threshold, RecordKind::Certificate, &certificate)?;
         let publisher = PublisherKey { key, certificate };
         Ok(Self { roots, root_set, root_set_bytes, publisher, signed_certificate })
     }
@@ -153,8 +155,8 @@ impl KeySet {
     }
 
     /// Signs a record with as many root keys as the root set demands.
-    pub fn sign_record<T: Record>(&self, domain: Domain, record: &T) -> Result<SignedRecord> {
-        sign_record(&self.roots, self.root_set.threshold, domain, record)
+    pub fn sign_record<T: Record>(&self, kind: RecordKind, record: &T) -> Result<SignedRecord> {
+        sign_record(&self.roots, self.root_set.threshold, kind, record)
     }
 
     /// Signs an encoded record with as many root keys as the root set demands.
@@ -196,12 +198,13 @@ fn narrow_ceiling() -> Result<Ceiling> {
 fn sign_record<T: Record>(
     roots: &[SigningKey],
     threshold: u8,
-    domain: Domain,
+    kind: RecordKind,
     record: &T,
 ) -> Result<SignedRecord> {
     let encoded = record.encode()?;
-    let signatures = root_signatures(roots, threshold, domain, &encoded)?;
-    Ok(SignedRecord { record: list(encoded, "record bytes")?, signatures })
+    let signatures = root_signatures(roots, threshold, Domain::of(kind), &encoded)?;
+    let successor_signatures = SignatureSet::default();
+    Ok(SignedRecord { kind, record: list(encoded, "record bytes")?, signatures, successor_signatures })
 }
 
 fn root_signatures(
@@ -233,7 +236,8 @@ pub fn keygen(dir: &Path, options: &KeygenOptions) -> Result<KeySet> {
 pub fn test_keys(state: &Path) -> Result<KeySet> {
     let dir = state.join("test-keys");
     if dir.join("publisher.cert").exists() {
-        return KeySet::load(&dir);
+        let advice = || format!("test keys of another version? Remove {}: they are made anew", dir.display());
+        return KeySet::load(&dir).with_context(advice);
     }
     let options = KeygenOptions {
         publisher: name("sila")?,

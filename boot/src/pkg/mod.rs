@@ -9,6 +9,7 @@ pub mod description;
 pub mod inspect;
 pub mod keys;
 pub mod pack;
+pub mod policy;
 pub mod sif_build;
 pub mod tamper;
 pub mod verify;

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use sila_abi::manifest::{Codec, Manifest, ModuleKind};
 use sila_abi::package::PACKAGE_HEADER_LEN;
 use sila_abi::record::{Version, VersionRange};
-use sila_abi::trust::{Revocation, RevokedItem};
+use sila_abi::trust::{RecordKind, Revocation, RevokedItem};
 use sila_crypto::chain::{RootKeys, statement, verify_certificate, verify_revocation};
 use sila_crypto::hash::bulk_digest;
 use sila_crypto::keystore::KeyStore;
@@ -59,7 +59,7 @@ pub fn test_system(keys: &KeySet) -> Result<KeyStore> {
     let mut store = store_of(&root, &keys.signed_certificate)?;
     let (other, revoked) = test_publishers(keys)?;
     for publisher in [&other, &revoked] {
-        let signed = keys.sign_record(Domain::Certificate, &publisher.certificate)?;
+        let signed = keys.sign_record(RecordKind::Certificate, &publisher.certificate)?;
         store.add_certificate(verify_certificate(&signed, &root)?)?;
     }
     let module = RevokedItem::Module {
@@ -68,7 +68,7 @@ pub fn test_system(keys: &KeySet) -> Result<KeyStore> {
         versions: VersionRange { min: Version::new(1, 0, 0), max: Version::new(1, 0, 0) },
     };
     for (item, sequence) in [RevokedItem::Key(revoked.key.id()), module].into_iter().zip(1..) {
-        let signed = keys.sign_record(Domain::Revocation, &Revocation { sequence, item })?;
+        let signed = keys.sign_record(RecordKind::Revocation, &Revocation { sequence, item })?;
         store.add_revocation(verify_revocation(&signed, &root)?)?;
     }
     store.raise_floor(&keys.publisher.certificate.publisher, &name(FLOORED)?, 5)?;
@@ -76,7 +76,7 @@ pub fn test_system(keys: &KeySet) -> Result<KeyStore> {
 }
 
 fn test_publishers(keys: &KeySet) -> Result<(PublisherKey, PublisherKey)> {
-    Ok((keys.test_publisher(OTHER, &[OTHER])?, keys.test_publisher(REVOKED, &[])?))
+    Ok((keys.test_publisher(OTHER, &[OTHER])?, keys.test_publisher(REVOKED, &[REVOKED])?))
 }
 
 /// Every bad variant of the module `image` with `description`, whose manifest must be of kind service.

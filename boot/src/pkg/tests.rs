@@ -13,7 +13,7 @@ use sila_abi::device::PciDevice;
 use sila_abi::manifest::{Codec, Manifest};
 use sila_abi::package::{LoadProof, Package, PackageError};
 use sila_abi::sif::{PAGE_SIZE, Perm};
-use sila_abi::trust::{Purpose, Record, RootSet, SignatureSet};
+use sila_abi::trust::{Purpose, Record, RecordKind, RootSet, SignatureSet};
 use sila_crypto::chain::{
     self, ChainError, RootKeys, check_boot_image, verify_boot_manifest, verify_boot_module,
     verify_certificate, verify_revocation,
@@ -116,7 +116,7 @@ fn package_without_codec_is_accepted() {
 
 #[test]
 fn package_for_a_test_system_is_refused_by_a_release_system() {
-    let release = KeyStore::new(Purpose::Release, super::bundle::default_policy().unwrap());
+    let release = KeyStore::new(Purpose::Release, super::policy::default_policy().unwrap());
     let root = RootKeys::decode(&KEYS.root_set_bytes).unwrap();
     let mut store = release;
     store.add_certificate(verify_certificate(&KEYS.signed_certificate, &root).unwrap()).unwrap();
@@ -125,7 +125,7 @@ fn package_for_a_test_system_is_refused_by_a_release_system() {
 
 #[test]
 fn policy_without_the_algorithm_refuses_it() {
-    let mut policy = super::bundle::default_policy().unwrap();
+    let mut policy = super::policy::default_policy().unwrap();
     policy.algorithms = super::keys::list(vec![9], "algorithms").unwrap();
     let root = RootKeys::decode(&KEYS.root_set_bytes).unwrap();
     let mut store = KeyStore::new(Purpose::Test, policy);
@@ -145,7 +145,7 @@ fn authority_is_read_again_after_the_signature() {
     assert_eq!(store_floor(&store, &manifest), 2);
     let item = sila_abi::trust::RevokedItem::Key(manifest.key_id);
     let signed =
-        KEYS.sign_record(Domain::Revocation, &sila_abi::trust::Revocation { sequence: 1, item }).unwrap();
+        KEYS.sign_record(RecordKind::Revocation, &sila_abi::trust::Revocation { sequence: 1, item }).unwrap();
     store.add_revocation(verify_revocation(&signed, &root).unwrap()).unwrap();
     assert_eq!(chain::check_authority(&manifest, &store), Err(ChainError::KeyRevoked));
     let again = verify_revocation(&signed, &root).unwrap();
@@ -179,7 +179,9 @@ fn load_proof_of_a_package_verifies_and_refuses_other_images() {
 fn certificate_and_revocation_signatures_do_not_stand_for_each_other() {
     let root = RootKeys::decode(&KEYS.root_set_bytes).unwrap();
     let certificate = &KEYS.publisher.certificate;
-    let wrong = KEYS.sign_record(Domain::Revocation, certificate).unwrap();
+    let mut wrong = KEYS.sign_record(RecordKind::Revocation, certificate).unwrap();
+    assert_eq!(verify_certificate(&wrong, &root).err(), Some(ChainError::RecordKind));
+    wrong.kind = RecordKind::Certificate;
     assert_eq!(verify_certificate(&wrong, &root).err(), Some(ChainError::RecordSignature));
     assert!(verify_certificate(&KEYS.signed_certificate, &root).is_ok());
     assert!(verify_revocation(&KEYS.signed_certificate, &root).is_err());

@@ -1,6 +1,6 @@
 //! The whole chain over a package, as ModuleManager, DeepCompression and the kernel together run it.
 
-use super::bundle::default_policy;
+use super::policy::default_policy;
 use super::sif_build;
 use anyhow::{Result, anyhow};
 use deep_compression::engine::{DecompressError, Limits, decompress_exact};

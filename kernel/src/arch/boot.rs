@@ -57,6 +57,7 @@ struct Found {
     devices: Devices,
     heap: (u64, u64),
     scratch: u64,
+    kept: u64,
     physmap_end: u64,
     kernel_half: [u64; 256],
     entry_half: [u64; 256],
@@ -123,6 +124,7 @@ fn first_half(info: &'static mut bootloader_api::BootInfo) -> ! {
     let heap_bytes = heap::boot_size(all.total()).next_multiple_of(4096);
     let heap = (layout::physmap(free.take(heap_bytes, 1 << 21)), heap_bytes);
     let scratch = layout::physmap(free.take(heap::SCRATCH, 4096));
+    let kept = layout::physmap(free.take(heap::KEPT, 4096));
     let (kernel_half, entry_half) = (root.upper_half(), user.upper_half());
     // The verification context's stack is the largest, and not in use yet: the core checks signatures on it.
     let (stack, cr3) = (spaces::stack_tops(0).1, root.physical);
@@ -139,6 +141,7 @@ fn first_half(info: &'static mut bootloader_api::BootInfo) -> ! {
         devices,
         heap,
         scratch,
+        kept,
         physmap_end,
         kernel_half,
         entry_half,
@@ -234,7 +237,7 @@ extern "C" fn second_half() -> ! {
         descriptors::load(area);
         regs::wrmsr(regs::msr::GS_BASE, area);
         regs::wrmsr(regs::msr::KERNEL_GS_BASE, 0);
-        heap::start(found.heap.0, found.heap.1, found.scratch);
+        heap::start(found.heap.0, found.heap.1, found.scratch, found.kept);
     }
     features::protect(found.facts.features, found.mitigations);
     spaces::freeze_segments(&mut found.free, &found.root, 0);

@@ -1,14 +1,16 @@
-//! The two heaps: one for boot, one for the verification context.
+//! The heaps: one for boot, two kinds for the verification context.
 //!
 //! Owns: all dynamic memory of the kernel. The boot heap serves until `seal`; afterwards ordinary
 //! kernel code that allocates gets nothing, which is a bug and ends in a panic. The verification
-//! context has a scratch arena that only grows, and is emptied before each job. Which heap is meant is
-//! told by the stack the caller runs on (boot itself borrows the context's). Invariant: the two never lend to each other.
+//! context has a scratch arena that only grows, and is emptied before each job. What is to outlive a job (keys, policies,
+//! root sets that come into force) it puts into a keeping: an arena that counts its blocks and is begun anew only when
+//! none of them is left. Which heap is meant is told by the stack the caller runs on (boot itself borrows the context's)
+//! and by `keep`. Invariant: they never lend to each other.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::arch::asm;
 use core::ptr::{NonNull, null_mut};
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use linked_list_allocator::Heap;
 use spin::Mutex;
@@ -17,12 +19,30 @@ use super::layout::{STACKS, VERIFICATION_STACK};
 
 /// Bytes of the scratch arena.
 pub const SCRATCH: u64 = 512 * 1024;
+/// Bytes of a keeping: a certificate with its decoded key, and what decoding takes for a while.
+const KEEPING: u64 = 128 * 1024;
+/// Keepings: as many as records can come into force and not be replaced, and two for those on their way in.
+const KEEPINGS: usize = 20;
+/// Bytes of all of them.
+pub const KEPT: u64 = KEEPING * KEEPINGS as u64;
+
+/// An arena of blocks that outlive the job that made them.
+struct Keeping {
+    /// Where the next block goes.
+    next: AtomicU64,
+    /// Blocks that live. Without any it may begin anew.
+    live: AtomicU64,
+}
 
 struct KernelHeap {
     boot: Mutex<Heap>,
     sealed: AtomicBool,
     scratch: AtomicU64,
     next: AtomicU64,
+    kept: AtomicU64,
+    keepings: [Keeping; KEEPINGS],
+    /// The keeping in use, from 1; 0: none.
+    keeping: AtomicUsize,
 }
 
 #[global_allocator]
@@ -31,6 +51,9 @@ static HEAP: KernelHeap = KernelHeap {
     sealed: AtomicBool::new(false),
     scratch: AtomicU64::new(0),
     next: AtomicU64::new(0),
+    kept: AtomicU64::new(0),
+    keepings: [const { Keeping { next: AtomicU64::new(0), live: AtomicU64::new(0) } }; KEEPINGS],
+    keeping: AtomicUsize::new(0),
 };
 
 /// Bytes of boot heap for a machine with this much memory.
@@ -38,11 +61,12 @@ pub fn boot_size(memory: u64) -> u64 {
     (6 << 20) + memory / 64
 }
 
-/// Gives both heaps their memory.
+/// Gives the heaps their memory: `size` bytes for boot, [`SCRATCH`] and [`KEPT`] for the others.
 ///
 /// # Safety
-/// Both ranges must be mapped, writable and used by nobody else, for good.
-pub unsafe fn start(boot: u64, size: u64, scratch: u64) {
+/// All ranges must be mapped, writable and used by nobody else, for good.
+pub unsafe fn start(boot: u64, size: u64, scratch: u64, kept: u64) {
+    HEAP.kept.store(kept, Ordering::Relaxed);
     // SAFETY: the caller's promise.
     unsafe { HEAP.boot.lock().init(boot as *mut u8, size as usize) };
     HEAP.scratch.store(scratch, Ordering::Relaxed);
@@ -62,7 +86,24 @@ pub fn seal() {
 
 /// Empties the scratch arena; the verification context calls it between jobs.
 pub fn reset_scratch() {
+    keep(false);
     HEAP.next.store(HEAP.scratch.load(Ordering::Relaxed), Ordering::Relaxed);
+}
+
+/// From now on the verification context allocates from a keeping, or no longer. False if none is free.
+pub fn keep(on: bool) -> bool {
+    if !on {
+        HEAP.keeping.store(0, Ordering::Relaxed);
+        return true;
+    }
+    let free = |k: &Keeping| k.live.load(Ordering::Relaxed) == 0;
+    let Some(at) = HEAP.keepings.iter().position(free) else { return false };
+    if let Some(keeping) = HEAP.keepings.get(at) {
+        // Nothing lives in it: its blocks may be given out anew.
+        keeping.next.store(0, Ordering::Relaxed);
+    }
+    HEAP.keeping.store(at + 1, Ordering::Relaxed);
+    true
 }
 
 fn in_verification_context() -> bool {
@@ -74,6 +115,35 @@ fn in_verification_context() -> bool {
 }
 
 impl KernelHeap {
+    /// A block from the keeping in use.
+    fn keep(&self, at: usize, layout: Layout) -> *mut u8 {
+        let Some(keeping) = self.keepings.get(at) else { return null_mut() };
+        let base = self.kept.load(Ordering::Relaxed) + at as u64 * KEEPING;
+        let start = (base + keeping.next.load(Ordering::Relaxed)).next_multiple_of(layout.align() as u64);
+        match start.checked_add(layout.size() as u64) {
+            Some(end) if end <= base + KEEPING => {
+                keeping.next.store(end - base, Ordering::Relaxed);
+                keeping.live.fetch_add(1, Ordering::Relaxed);
+                start as *mut u8
+            }
+            _ => null_mut(),
+        }
+    }
+
+    /// Gives a block back to the keeping it is from; false if it is from none.
+    fn give_back(&self, block: u64, layout: Layout) -> bool {
+        let Some(offset) = block.checked_sub(self.kept.load(Ordering::Relaxed)).filter(|o| *o < KEPT) else {
+            return false;
+        };
+        if let Some(keeping) = self.keepings.get((offset / KEEPING) as usize) {
+            // The last block's place can be used again, which lets a growing vector stay.
+            let (start, end) = (offset % KEEPING, offset % KEEPING + layout.size() as u64);
+            let _moved = keeping.next.compare_exchange(end, start, Ordering::Relaxed, Ordering::Relaxed);
+            keeping.live.fetch_sub(1, Ordering::Relaxed);
+        }
+        true
+    }
+
     fn bump(&self, layout: Layout) -> *mut u8 {
         let end = self.scratch.load(Ordering::Relaxed) + SCRATCH;
         let align = layout.align() as u64;
@@ -89,11 +159,18 @@ impl KernelHeap {
 }
 
 // SAFETY: blocks come from a list allocator behind a lock, or from an arena that only its one context
-// uses and that is emptied when nothing of the last job is left.
+// uses and that is emptied when nothing of the last job is left, or from one that counts its blocks and begins anew only
+// when none is left.
 unsafe impl GlobalAlloc for KernelHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if self.sealed.load(Ordering::Relaxed) {
-            return if in_verification_context() { self.bump(layout) } else { null_mut() };
+            if !in_verification_context() {
+                return null_mut();
+            }
+            return match self.keeping.load(Ordering::Relaxed).checked_sub(1) {
+                Some(at) => self.keep(at, layout),
+                None => self.bump(layout),
+            };
         }
         self.boot.lock().allocate_first_fit(layout).map_or(null_mut(), NonNull::as_ptr)
     }
@@ -104,6 +181,9 @@ unsafe impl GlobalAlloc for KernelHeap {
             // The last block can be given back, which lets a growing vector reuse its place.
             let end = block as u64 + layout.size() as u64;
             let _moved = self.next.compare_exchange(end, block as u64, Ordering::Relaxed, Ordering::Relaxed);
+            return;
+        }
+        if self.give_back(block as u64, layout) {
             return;
         }
         // After boot nothing is worth giving back, and the walk through the list would not be bounded.

@@ -551,6 +551,10 @@ impl FrameReader for PhysicalFrames {
             bytes.copy_from_slice(&word.to_le_bytes()[..bytes.len()]);
         }
     }
+
+    fn keep(&self, on: bool) -> bool {
+        heap::keep(on)
+    }
 }
 
 /// The verification context: runs one job after another, with interrupts on, on its own stack.

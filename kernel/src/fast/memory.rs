@@ -3,7 +3,7 @@
 use sila_abi::{ObjectType, Rights};
 
 use super::{allows, place_of};
-use crate::cap::{Cap, CapId};
+use crate::cap::{Cap, CapId, Origin};
 use crate::frames::Epoch;
 use crate::invoke::{MAPPING_RIGHTS, REGION_RIGHTS};
 use crate::kernel::{Kernel, id_of, reference};
@@ -52,7 +52,7 @@ impl Kernel {
         };
         let id = self.regions.insert(region).ok()?;
         let object = reference(ObjectType::Region, id);
-        self.caps.put_root(at, Cap { object, rights: REGION_RIGHTS, badge: 0 });
+        self.caps.put_root(at, Cap { object, rights: REGION_RIGHTS, badge: 0, origin: Origin::NONE });
         Some(())
     }
 
@@ -100,7 +100,7 @@ impl Kernel {
         let id = self.mappings.insert(mapping).ok()?;
         self.link_mapping(id, process, next, region, writable);
         let object = reference(ObjectType::Mapping, id);
-        self.caps.put_root(at, Cap { object, rights: MAPPING_RIGHTS, badge: 0 });
+        self.caps.put_root(at, Cap { object, rights: MAPPING_RIGHTS, badge: 0, origin: Origin::NONE });
         Some(())
     }
 

@@ -7,7 +7,7 @@ use sila_abi::handover::MAX_DEPOSITS;
 use sila_abi::{Error, ObjectType, Rights, Slot};
 
 use super::{Export, Handover, HandoverId, State, UNUSED, place};
-use crate::cap::{Cap, CapId};
+use crate::cap::{Cap, CapId, Origin};
 use crate::invoke::{Flow, Invocation};
 use crate::kernel::{Fail, Kernel, id_of, reference};
 use crate::machine::Machine;
@@ -56,7 +56,7 @@ impl Kernel {
         let pages = r.pages.into();
         let object = reference(ObjectType::Region, export.region);
         // A root: what the service's Pool pays for, no capability of the other side takes away.
-        self.install(at, Cap { object, rights: Rights::READ | Rights::COPY, badge: 0 });
+        self.install(at, Cap { object, rights: Rights::READ | Rights::COPY, badge: 0, origin: Origin::NONE });
         Ok(Flow::words(&[pages, export.schema]))
     }
 

@@ -4,7 +4,7 @@ use sila_abi::handover::Cause;
 use sila_abi::{Error, ObjectType, Op, Rights};
 
 use super::{HANDOVER_RIGHTS, Handover, HandoverId, State, place};
-use crate::cap::Cap;
+use crate::cap::{Cap, Origin};
 use crate::invoke::{Flow, Invocation};
 use crate::kernel::{Fail, Kernel, id_of, reference};
 use crate::machine::Machine;
@@ -86,7 +86,7 @@ impl Kernel {
         let (id, number) =
             found.map(|(id, h)| (id, h.number)).min_by_key(|(_, n)| *n).ok_or(Error::NoMoreEntries)?;
         let object = reference(ObjectType::Handover, id);
-        self.install(at, Cap { object, rights: HANDOVER_RIGHTS, badge: 0 });
+        self.install(at, Cap { object, rights: HANDOVER_RIGHTS, badge: 0, origin: Origin::NONE });
         Ok(Flow::words(&[number]))
     }
 
@@ -96,7 +96,15 @@ impl Kernel {
         let found = self.processes.iter().find(|(_, p)| p.job == job && p.number == number && born(p));
         let (id, _) = found.ok_or(Error::ObjectGone)?;
         let object = reference(ObjectType::Process, id);
-        self.install(at, Cap { object, rights: Rights::READ | Rights::MANAGE | Rights::COPY, badge: 0 });
+        self.install(
+            at,
+            Cap {
+                object,
+                rights: Rights::READ | Rights::MANAGE | Rights::COPY,
+                badge: 0,
+                origin: Origin::NONE,
+            },
+        );
         Ok(Flow::words(&[]))
     }
 }

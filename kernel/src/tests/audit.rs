@@ -224,6 +224,7 @@ fn the_entry_area_shows_nothing_else_of_the_kernel() {
 #[test]
 fn only_systems_that_are_audited_can_be_asked() {
     let mut w = World::new();
+    w.k.test_hooks = sila_crypto::SecureBool::DENY;
     let (a, root) = audited(&mut w);
     let object = crate::cap::ObjRef {
         kind: ObjectType::SystemControl,
@@ -244,6 +245,7 @@ fn only_systems_that_are_audited_can_be_asked() {
 #[test]
 fn an_audited_system_reports_before_it_switches_off() {
     let mut w = World::new();
+    w.k.test_hooks = sila_crypto::SecureBool::DENY;
     let (a, root) = audited(&mut w);
     let object = crate::cap::ObjRef {
         kind: ObjectType::SystemControl,

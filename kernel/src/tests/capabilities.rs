@@ -83,6 +83,7 @@ fn objects(w: &mut World, a: Actor) -> Vec<(ObjectType, crate::cap::ObjRef)> {
     w.k.ports.push((0x3f8, 8));
     for kind in [
         ObjectType::KeyRing,
+        ObjectType::Policy,
         ObjectType::IrqHandler,
         ObjectType::IoPorts,
         ObjectType::Clock,

@@ -170,7 +170,7 @@ fn a_process_is_not_born_into_a_pool_that_has_ended() {
     }
     let own = w.k.processes.get(embryo.process).unwrap().pool;
     w.k.end_pool(own);
-    let nothing = endow::plan(&[], |_| None).unwrap();
+    let nothing = endow::plan(&[], endow::Authority::BootManifest, |_| None).unwrap();
     assert_eq!(w.k.bear(&embryo, &nothing), Err(Error::ObjectGone));
     assert_eq!(w.k.processes.get(embryo.process).unwrap().state, ProcessState::Embryo);
 }

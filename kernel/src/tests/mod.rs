@@ -6,6 +6,7 @@ mod budgets;
 mod capabilities;
 mod creating;
 mod devices;
+mod endowment;
 mod failing;
 mod handover;
 mod handover_model;
@@ -21,6 +22,7 @@ pub(crate) mod refusals;
 mod signed;
 mod status;
 mod trace;
+mod trust;
 
 use std::vec::Vec;
 
@@ -29,12 +31,13 @@ use sila_abi::syscall::{Call, FOREVER, Outcome, Receive, Tag, pack_caps};
 use sila_abi::{Error, ObjectType, Op, Rights, Slot};
 
 use crate::budget::Budget;
-use crate::cap::Cap;
+use crate::cap::{Cap, Origin};
 use crate::frames::FrameTable;
 use crate::kernel::{Attention, Capacities, Kernel, Running, reference};
 use crate::machine::{Entry, Frame, Registers};
 use crate::objects::*;
 use crate::paging::{Roots, init_roots};
+use crate::rate::Bucket;
 use crate::sim::SimMachine;
 use crate::thread::Start;
 
@@ -97,6 +100,7 @@ impl World {
         let mut frames = FrameTable::new(count);
         (10..count).for_each(|f| frames.add(Frame(f)));
         let mut k = Kernel::new(frames, capacities).unwrap();
+        k.test_hooks = sila_crypto::SecureBool::ALLOW;
         k.prepare_checks();
         k.prepare_audit();
         World { k, m: SimMachine::new(count as usize), checks: true, general: false }
@@ -115,7 +119,10 @@ impl World {
             Some(job) => job,
             None => {
                 k.charge(k.root_pool, 0, cost::<Job>()).unwrap();
-                let job = k.jobs.insert(Job { pool: k.root_pool, caps: 1, members: 0 }).unwrap();
+                let job = k
+                    .jobs
+                    .insert(Job { pool: k.root_pool, caps: 1, members: 0, creations: Bucket::default() })
+                    .unwrap();
                 k.held.push(reference(ObjectType::Job, job));
                 job
             }
@@ -135,6 +142,7 @@ impl World {
             key_id: [0; 32],
             service: None,
             manifest_digest: [0; 32],
+            policy: 0,
         };
         let process = k
             .processes
@@ -178,7 +186,7 @@ impl World {
     /// Puts a capability into a slot of a process.
     pub fn give(&mut self, a: Actor, slot: Slot, object: crate::cap::ObjRef, rights: Rights) {
         let at = self.k.free_slot(a.process, slot).unwrap();
-        let cap = Cap { object, rights, badge: 0 };
+        let cap = Cap { object, rights, badge: 0, origin: Origin::NONE };
         if object.kind == ObjectType::Reply {
             self.k.caps.insert_reply(at, cap);
         } else {

@@ -9,10 +9,11 @@ use sila_abi::manifest::{
     CapRequest, Codec, MANIFEST_FORMAT, Manifest, ManifestFlags, ModuleKind, Resources, Selector,
 };
 use sila_abi::package::{LoadProof, PACKAGE_FORMAT, PACKAGE_MAGIC, Package, PackageHeader};
+use sila_abi::policy::{Policy, PolicyRule};
 use sila_abi::record::{Bounded, VersionRange};
 use sila_abi::sif::{ABI_VERSION, Perm, RawSegment, SIF_MAGIC, SifHeader};
 use sila_abi::trust::{
-    Ceiling, Certificate, Policy, Purpose, Record, Revocation, RevokedItem, RootSet, RootSignature,
+    Ceiling, Certificate, Purpose, Record, RecordKind, Revocation, RevokedItem, RootSet, RootSignature,
     SignatureSet, SignedRecord, TypeCeiling,
 };
 use sila_crypto::chain::{RootKeys, statement, verify_boot_manifest};
@@ -45,14 +46,8 @@ pub static SIGNED: LazyLock<Signed> = LazyLock::new(Signed::new);
 
 impl Signed {
     fn new() -> Self {
-        let (root_key, key) = (SigningKey::from_seed(&[1; 32]), SigningKey::from_seed(&[2; 32]));
-        let set = RootSet {
-            sequence: 1,
-            purpose: Purpose::Test,
-            threshold: 1,
-            keys: bounded(vec![root_key.public_key()]),
-        };
-        let root = set.encode().unwrap();
+        let (root_key, key) = (signer(ROOT), signer(OWNER));
+        let root = root_set(1, &root_key).encode().unwrap();
         let boot = boot_manifest(&root, &key).encode().unwrap();
         let signatures = root_signatures(&root_key, Domain::Boot, &boot);
         let image = image();
@@ -62,12 +57,7 @@ impl Signed {
             name: name("other"),
             versions: VersionRange { min: Version::MIN, max: Version::MIN },
         };
-        let record = Revocation { sequence: 5, item }.encode().unwrap();
-        let signed = SignedRecord {
-            signatures: root_signatures(&root_key, Domain::Revocation, &record),
-            record: bounded(record),
-        };
-        let revocation = signed.encode().unwrap();
+        let revocation = record(RecordKind::Revocation, &Revocation { sequence: 5, item }, &root_key, None);
         Signed { proof: proof(&manifest, &image, &key), manifest, image, revocation, boot, root, signatures }
     }
 
@@ -79,11 +69,48 @@ impl Signed {
     }
 }
 
-fn name(text: &str) -> Name {
+/// Seed of the root key.
+pub const ROOT: u8 = 1;
+/// Seed of the publisher's key.
+pub const OWNER: u8 = 2;
+
+/// The key that follows from a seed.
+pub fn signer(seed: u8) -> SigningKey {
+    SigningKey::from_seed(&[seed; 32])
+}
+
+/// A root set of one key.
+pub fn root_set(sequence: u64, key: &SigningKey) -> RootSet {
+    RootSet { sequence, purpose: Purpose::Test, threshold: 1, keys: bounded(vec![key.public_key()]) }
+}
+
+/// A record as it is installed, signed by the root key and, if it is a root set, by its own.
+pub fn record<T: Record>(
+    kind: RecordKind,
+    record: &T,
+    root: &SigningKey,
+    own: Option<&SigningKey>,
+) -> Vec<u8> {
+    let encoded = record.encode().unwrap();
+    let sign = |key| root_signatures(key, Domain::of(kind), &encoded);
+    let (signatures, successor_signatures) = (sign(root), own.map(sign).unwrap_or_default());
+    let signed = SignedRecord { kind, record: bounded(encoded.clone()), signatures, successor_signatures };
+    signed.encode().unwrap()
+}
+
+/// Image and proof of the signed module with another manifest, by this key.
+pub fn module(key: &SigningKey, change: impl FnOnce(&mut Manifest)) -> (Vec<u8>, Vec<u8>) {
+    let image = image();
+    let mut manifest = manifest(&image, key);
+    change(&mut manifest);
+    (image.clone(), proof(&manifest, &image, key))
+}
+
+pub fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
-fn bounded<T: Clone, const N: usize>(items: Vec<T>) -> Bounded<T, N> {
+pub fn bounded<T: Clone, const N: usize>(items: Vec<T>) -> Bounded<T, N> {
     Bounded::from_vec(items).ok().unwrap()
 }
 
@@ -94,13 +121,29 @@ fn root_signatures(key: &SigningKey, domain: Domain, encoded: &[u8]) -> Signatur
 }
 
 fn boot_manifest(root: &[u8], key: &SigningKey) -> BootManifest {
-    let types = (1..=30).map(|object| TypeCeiling { object, rights: Rights::all().bits() }).collect();
-    let certificate = Certificate {
+    BootManifest {
+        format: BOOT_FORMAT,
         sequence: 1,
-        publisher: name(PUBLISHER),
+        purpose: Purpose::Test,
+        root_set_digest: id_digest(root),
+        policy: policy(1, key),
+        certificates: bounded(vec![certificate(PUBLISHER, key, 1, &[])]),
+        revocations: Bounded::default(),
+        floors: Bounded::default(),
+        objects: Bounded::default(),
+        modules: Bounded::default(),
+    }
+}
+
+/// A certificate that allows nearly all, within these prefixes.
+pub fn certificate(publisher: &str, key: &SigningKey, sequence: u64, prefixes: &[&str]) -> Certificate {
+    let types = (1..=30).map(|object| TypeCeiling { object, rights: Rights::all().bits() }).collect();
+    Certificate {
+        sequence,
+        publisher: name(publisher),
         key: key.public_key(),
         purpose: Purpose::Test,
-        prefixes: Bounded::default(),
+        prefixes: bounded(prefixes.iter().map(|p| name(p)).collect()),
         ceiling: Ceiling {
             types: bounded(types),
             frames: 1000,
@@ -109,30 +152,33 @@ fn boot_manifest(root: &[u8], key: &SigningKey) -> BootManifest {
             agents: false,
         },
         versions: VersionRange { min: Version::MIN, max: Version { major: 9, minor: 9, patch: 9 } },
-    };
-    let policy = Policy {
-        sequence: 1,
+    }
+}
+
+/// A policy that allows nearly all.
+pub fn policy(sequence: u64, key: &SigningKey) -> Policy {
+    Policy {
+        sequence,
         algorithms: bounded(vec![key.algorithm()]),
         min_nist_level: 5,
         min_key_bits: 4096,
         max_image_len: 1 << 20,
         max_window_log: 20,
         max_decompressions: 1,
-        creation_burst: 1,
+        creation_burst: 1 << 20,
         creation_per_second: 1,
-        max_verifications: 1,
-    };
-    BootManifest {
-        format: BOOT_FORMAT,
-        sequence: 1,
-        purpose: Purpose::Test,
-        root_set_digest: id_digest(root),
-        policy,
-        certificates: bounded(vec![certificate]),
-        revocations: Bounded::default(),
-        floors: Bounded::default(),
-        objects: Bounded::default(),
-        modules: Bounded::default(),
+        max_verifications: 16,
+        cache_frames: 1,
+        cache_entries: 1,
+        rules: bounded(vec![PolicyRule {
+            name: name("all"),
+            publisher: None,
+            module: None,
+            object: 0,
+            rights: Rights::USE.bits(),
+            amount: 1 << 20,
+        }]),
+        scopes: Bounded::default(),
     }
 }
 

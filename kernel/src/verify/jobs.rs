@@ -42,7 +42,7 @@ impl Kernel {
 
     /// Queues a verification for a thread, which then waits for it. The Regions must be pinned already.
     pub(crate) fn queue_verification(&mut self, thread: ThreadId, wanted: Wanted) -> Result<(), Error> {
-        if self.verifier.queue.len() >= QUEUE {
+        if self.verifier.queue.len() >= self.queue_limit() {
             return Err(Error::VerificationBusy);
         }
         let priority = self.threads.get(thread).map_or(0, |t| t.effective);
@@ -52,11 +52,17 @@ impl Kernel {
         Ok(())
     }
 
+    /// Requests that may wait: as many as policy says, if there is room for them.
+    fn queue_limit(&self) -> usize {
+        self.keyring.policy().map_or(QUEUE, |p| usize::from(p.policy.max_verifications).min(QUEUE))
+    }
+
     /// True if a process can queue another verification.
     pub(crate) fn can_verify(&self, process: ProcessId) -> bool {
         let of =
             |r: &&Request| r.thread.and_then(|t| self.threads.get(t)).is_some_and(|t| t.process == process);
-        self.verifier.queue.len() < QUEUE && self.verifier.queue.iter().filter(of).count() < QUEUE_OF_ONE
+        self.verifier.queue.len() < self.queue_limit()
+            && self.verifier.queue.iter().filter(of).count() < QUEUE_OF_ONE
     }
 
     /// Gives the context its next job, if it has none.
@@ -83,12 +89,11 @@ impl Kernel {
     fn fill_work(&mut self, work: &mut Work, wanted: &Wanted) {
         let (region, length) = match wanted {
             Wanted::Load(load) => (load.proof, COPY_MAX as u64),
-            Wanted::Record { region, length } => (*region, *length),
+            Wanted::Record { region, length, .. } => (*region, *length),
         };
         work.verdict = None;
         work.length = 0;
-        work.keys = self.keyring.base();
-        work.root = self.keyring.root();
+        work.trusted = self.keyring.trusted();
         work.source = self.regions.get(region).map(|r| (r.backing, r.filled, length));
         work.image = match wanted {
             Wanted::Load(load) => self.regions.get(load.image).map(|r| (r.backing, r.pages)),
@@ -141,8 +146,10 @@ impl Kernel {
             self.note_verification(Kind::VerifyEnd, &job.request.wanted, error);
             self.release_request(&job.request.wanted);
             if let Some(thread) = job.request.thread {
-                self.answer_verified(thread, result);
+                self.answer_verified(thread, result, work.installed());
             }
+            let mut work = work;
+            work.clear();
             self.verifier.idle = Some(work);
             self.verifier.vacant.push(job);
             self.verifier.unpark();
@@ -203,9 +210,8 @@ impl Kernel {
             (Wanted::Load(load), Some(Ok(Verdict::Load { manifest, sif, digest }))) => {
                 self.load_step(m, thread, load, (manifest, sif, *digest), &mut job.embryo)
             }
-            (Wanted::Record { .. }, Some(Ok(Verdict::Revocation(revocation)))) => {
-                self.room(self.keyring.can_revoke())?;
-                self.keyring.revoke(revocation)?;
+            (Wanted::Record { policy, .. }, Some(Ok(Verdict::Record(record)))) => {
+                self.install_record(record, *policy)?;
                 Ok(true)
             }
             (_, Some(Err(why))) => Err(chain_fail(*why)),
@@ -213,15 +219,21 @@ impl Kernel {
         }
     }
 
-    fn answer_verified(&mut self, thread: ThreadId, result: Result<(), Fail>) {
+    /// Tells the thread that waited; of a record that came into force its kind and sequence.
+    fn answer_verified(&mut self, thread: ThreadId, result: Result<(), Fail>, record: Option<[u64; 2]>) {
         #[cfg(test)]
         if let Err(f) = &result {
             crate::tests::refusals::met(sila_abi::syscall::Tag(self.registers(thread).rax), f.error);
         }
         match result {
-            Ok(()) => self.wake(thread, Outcome::message(0, 0, 0), 0, &[]),
+            Ok(()) => {
+                let words = record.as_ref().map_or(&[][..], |words| &words[..]);
+                self.wake(thread, Outcome::message(words.len() as u8, 0, 0), 0, words);
+            }
             Err(f) => {
-                self.wake(thread, Outcome::error(f.error, f.detail.is_some().into()), 0, f.detail.as_slice());
+                let (words, count) = f.words();
+                let words = words.get(..count).unwrap_or_default();
+                self.wake(thread, Outcome::error(f.error, count as u8), 0, words);
             }
         }
     }

@@ -16,7 +16,7 @@ use sila_rt::system::{capabilities, process_create};
 use sila_rt::{clock, op};
 
 use crate::hub::Hub;
-use crate::kernel::{BUNDLE, IRQ, JOB, KEYS, POOL, PORTS, Reason, SYSTEM, TEST, works};
+use crate::kernel::{BUNDLE, IRQ, JOB, KEYS, POLICY, POOL, PORTS, Reason, SYSTEM, TEST, works};
 
 /// Priority of workers, above the driver's.
 const PRIORITY: u64 = 112;
@@ -145,6 +145,7 @@ impl Worker {
             Some(kit.proof.slot()),
             damaged.map(OwnedSlot::slot),
             record.map(|(slot, _)| slot.slot()),
+            Some(POLICY),
         ];
         let grants: Vec<(u16, Slot)> = (3..).zip(grants).filter_map(|(i, slot)| Some((i, slot?))).collect();
         let make_it = |dst| {

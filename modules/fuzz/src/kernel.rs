@@ -17,6 +17,8 @@ pub const JOB: Slot = Slot(10);
 pub const POOL: Slot = Slot(11);
 /// The kernel's keys.
 pub const KEYS: Slot = Slot(12);
+/// The kernel's policy.
+pub const POLICY: Slot = Slot(16);
 /// The boot bundle.
 pub const BUNDLE: Slot = Slot(13);
 /// COM2's ports.

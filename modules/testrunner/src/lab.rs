@@ -54,6 +54,8 @@ pub const SERIAL_IRQ: Slot = Slot(45);
 pub const NOTHING: Slot = Slot(46);
 /// The framebuffer, which the kernel keeps.
 pub const SCREEN: Slot = Slot(47);
+/// The kernel's policy.
+pub const POLICY: Slot = Slot(48);
 /// An empty slot that no test fills for long.
 pub const EMPTY: Slot = Slot(63);
 

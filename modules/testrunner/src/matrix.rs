@@ -2,7 +2,7 @@
 //! operation that is added is tested.
 
 use crate::lab::{
-    EMPTY, ENDOW_ONLY, Failure, IRQ, JOB, KEYS, Lab, Outcome, POOL, PORTS, SYSTEM, TEST, copy, equal,
+    EMPTY, ENDOW_ONLY, Failure, IRQ, JOB, KEYS, Lab, Outcome, POLICY, POOL, PORTS, SYSTEM, TEST, copy, equal,
     refused, works,
 };
 use alloc::format;
@@ -60,6 +60,7 @@ impl Zoo {
             ObjectType::Process => OWN_PROCESS,
             ObjectType::Thread => OWN_THREAD,
             ObjectType::KeyRing => KEYS,
+            ObjectType::Policy => POLICY,
             ObjectType::IrqHandler => IRQ,
             ObjectType::IoPorts => PORTS,
             ObjectType::Clock => CLOCK,

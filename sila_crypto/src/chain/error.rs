@@ -112,6 +112,10 @@ chain_errors! {
     PublicKey = 30 => RecordMalformed, "a public key in the record is unusable";
     StaleSequence = 31 => RecordStale, "the record's sequence is not newer than the one in force";
     NoMemory = 32 => OutOfObjectBytes, "no memory for the decoded key";
+    NamespaceOverlap = 33 => Namespace, "the certificate's namespace overlaps another publisher's";
+    RecordKind = 34 => RecordMalformed, "the record is of another kind than was asked for";
+    SuccessorThreshold = 35 => RecordSignature, "fewer keys of the new root set signed it than it demands";
+    IntegrityFault = 36 => IntegrityFault, "a stored security decision is corrupt";
 }
 
 impl core::error::Error for ChainError {}

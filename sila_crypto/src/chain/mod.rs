@@ -17,11 +17,12 @@ pub use module::{
     verify_package,
 };
 pub use root::{
-    RootKeys, check_boot_image, verify_boot_manifest, verify_boot_module, verify_certificate,
-    verify_revocation,
+    RootKeys, VerifiedRecord, check_boot_image, verify_boot_manifest, verify_boot_module, verify_certificate,
+    verify_record, verify_revocation, verify_root_set,
 };
 
 use crate::scheme::VerifyingKey;
+use crate::secure_bool::IntegrityFault;
 use sila_abi::record::{KeyId, Name, Version};
 use sila_abi::trust::{Certificate, Purpose};
 
@@ -68,8 +69,10 @@ pub trait KeySource {
     fn purpose(&self) -> Purpose;
     /// The publisher whose key has this id.
     fn publisher(&self, id: &KeyId) -> Option<Publisher<'_>>;
-    /// Whether the key is revoked.
-    fn is_key_revoked(&self, id: &KeyId) -> bool;
+    /// Whether another publisher than this one claims the name by a prefix of its certificate.
+    fn is_claimed_by_another(&self, publisher: &Name, name: &Name) -> bool;
+    /// Whether the key is revoked; a stored decision that is corrupt denies.
+    fn is_key_revoked(&self, id: &KeyId) -> Result<bool, IntegrityFault>;
     /// Whether this version is revoked, whatever its key.
     fn is_version_revoked(&self, publisher: &Name, name: &Name, version: Version) -> bool;
     /// Lowest security version of the module that may run.
@@ -87,7 +90,7 @@ fn usable_publisher<'a>(
     algorithm: u16,
 ) -> Result<Publisher<'a>, ChainError> {
     let publisher = keys.publisher(id).ok_or(ChainError::UnknownKey)?;
-    if keys.is_key_revoked(id) {
+    if keys.is_key_revoked(id).map_err(|_| ChainError::IntegrityFault)? {
         return Err(ChainError::KeyRevoked);
     }
     if publisher.certificate.purpose != keys.purpose() {

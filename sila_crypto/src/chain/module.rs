@@ -5,7 +5,7 @@ use crate::hash::bulk_digest;
 use crate::scheme::Domain;
 use sila_abi::manifest::{Manifest, ModuleKind};
 use sila_abi::package::{LoadProof, Package};
-use sila_abi::record::Digest;
+use sila_abi::record::{Digest, Name};
 use sila_abi::rights::Rights;
 use sila_abi::sif::{Perm, Sif, SifHeader};
 use sila_abi::trust::{Ceiling, Certificate};
@@ -51,6 +51,10 @@ pub fn verify_manifest(
 pub fn check_authority(manifest: &Manifest, keys: &dyn KeySource) -> Result<(), ChainError> {
     let publisher = usable_publisher(keys, &manifest.key_id, manifest.algorithm)?;
     check_certificate(manifest, publisher.certificate)?;
+    let taken = |name: &Name| keys.is_claimed_by_another(&manifest.publisher, name);
+    if taken(&manifest.name) || manifest.service.is_some_and(|service| taken(&service.name)) {
+        return Err(ChainError::Namespace);
+    }
     if keys.is_version_revoked(&manifest.publisher, &manifest.name, manifest.version) {
         return Err(ChainError::VersionRevoked);
     }

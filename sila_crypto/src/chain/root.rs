@@ -2,42 +2,48 @@
 
 use super::{BinaryFacts, ChainError, KeySource, Verified, check_authority, statement};
 use crate::hash::id_digest;
-use crate::scheme::{Domain, VerifyingKey};
-use alloc::vec::Vec;
+use crate::scheme::{Domain, Scheme, VerifyingKey};
 use sila_abi::boot::{BootManifest, BootModule};
 use sila_abi::manifest::Manifest;
+use sila_abi::policy::Policy;
 use sila_abi::record::Digest;
-use sila_abi::trust::{Certificate, Purpose, Record, Revocation, RootSet, SignatureSet, SignedRecord};
+use sila_abi::trust::{
+    Certificate, FloorRecord, MAX_SIGNED_FLOORS, Purpose, Record, RecordError, RecordKind, Revocation,
+    RootSet, SignatureSet, SignedRecord,
+};
 use zerocopy::IntoBytes;
 
-/// A root set with its keys decoded.
+/// A root set in force. Its keys are decoded when a signature needs them: records are rare, and a decoded key is large.
+#[derive(Clone, Debug)]
 pub struct RootKeys {
-    keys: Vec<VerifyingKey>,
-    threshold: usize,
-    purpose: Purpose,
+    set: RootSet,
     digest: Digest,
 }
 
 impl RootKeys {
     /// Decodes a root set. Where it came from is for the caller to trust: at boot, the loader (decision 0013).
     pub fn decode(encoded: &[u8]) -> Result<Self, ChainError> {
-        let set = RootSet::decode(encoded)?;
-        let mut keys = Vec::new();
-        keys.try_reserve_exact(set.keys.len()).map_err(|_| ChainError::NoMemory)?;
+        Self::of(RootSet::decode(encoded)?, encoded)
+    }
+
+    fn of(set: RootSet, encoded: &[u8]) -> Result<Self, ChainError> {
         for key in &set.keys {
-            keys.push(VerifyingKey::decode(key.algorithm, &key.bytes).map_err(|_| ChainError::PublicKey)?);
+            let scheme = Scheme::find(key.algorithm).map_err(|_| ChainError::PublicKey)?;
+            if key.bytes.len() != scheme.key_len {
+                return Err(ChainError::PublicKey);
+            }
         }
-        Ok(Self {
-            keys,
-            threshold: usize::from(set.threshold),
-            purpose: set.purpose,
-            digest: id_digest(encoded),
-        })
+        Ok(Self { set, digest: id_digest(encoded) })
+    }
+
+    /// The root set.
+    pub const fn set(&self) -> &RootSet {
+        &self.set
     }
 
     /// What the root set is for.
     pub const fn purpose(&self) -> Purpose {
-        self.purpose
+        self.set.purpose
     }
 
     /// Id digest of the root set.
@@ -48,17 +54,103 @@ impl RootKeys {
     /// Checks that enough root keys signed `encoded` in `domain`. Every signature given must be valid.
     fn check(&self, domain: Domain, encoded: &[u8], set: &SignatureSet) -> Result<(), ChainError> {
         set.validate()?;
-        if set.signatures.len() < self.threshold {
+        if set.signatures.len() < usize::from(self.set.threshold) {
             return Err(ChainError::Threshold);
         }
         for signature in &set.signatures {
-            let key = self.keys.get(usize::from(signature.key_index)).ok_or(ChainError::UnknownRootKey)?;
+            let key =
+                self.set.keys.get(usize::from(signature.key_index)).ok_or(ChainError::UnknownRootKey)?;
+            let key = VerifyingKey::decode(key.algorithm, &key.bytes).map_err(|_| ChainError::PublicKey)?;
             let message = statement::record(key.scheme().number, encoded);
             let verdict = key.verify(domain, message.as_bytes(), &signature.bytes);
             verdict.map_err(|_| ChainError::RecordSignature)?;
         }
         Ok(())
     }
+}
+
+/// A record whose root signatures were checked.
+#[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one exists at a time")]
+pub enum VerifiedRecord {
+    /// A certificate.
+    Certificate(Verified<Certificate>),
+    /// A revocation.
+    Revocation(Verified<Revocation>),
+    /// A successor of the root set.
+    RootSet(Verified<RootSet>),
+    /// A policy.
+    Policy(Verified<Policy>),
+    /// Floors.
+    Floors(Verified<FloorRecord>),
+}
+
+impl VerifiedRecord {
+    /// Its kind.
+    pub const fn kind(&self) -> RecordKind {
+        match self {
+            Self::Certificate(_) => RecordKind::Certificate,
+            Self::Revocation(_) => RecordKind::Revocation,
+            Self::RootSet(_) => RecordKind::RootSet,
+            Self::Policy(_) => RecordKind::Policy,
+            Self::Floors(_) => RecordKind::Floors,
+        }
+    }
+
+    /// Its sequence.
+    pub fn sequence(&self) -> u64 {
+        match self {
+            Self::Certificate(record) => record.sequence,
+            Self::Revocation(record) => record.sequence,
+            Self::RootSet(record) => record.sequence,
+            Self::Policy(record) => record.sequence,
+            Self::Floors(record) => record.sequence,
+        }
+    }
+}
+
+/// Checks the root signatures over a record of any kind, then decodes it.
+pub fn verify_record(signed: &SignedRecord, root: &RootKeys) -> Result<VerifiedRecord, ChainError> {
+    Ok(match signed.kind {
+        RecordKind::Certificate => VerifiedRecord::Certificate(verify_certificate(signed, root)?),
+        RecordKind::Revocation => VerifiedRecord::Revocation(verify_revocation(signed, root)?),
+        RecordKind::RootSet => VerifiedRecord::RootSet(verify_root_set(signed, root)?),
+        RecordKind::Policy => VerifiedRecord::Policy(Verified(signed_by_root(signed, root)?)),
+        RecordKind::Floors => {
+            let floors: FloorRecord = signed_by_root(signed, root)?;
+            if floors.floors.len() > MAX_SIGNED_FLOORS {
+                return Err(RecordError::TooMany.into());
+            }
+            VerifiedRecord::Floors(Verified(floors))
+        }
+    })
+}
+
+/// Checks the root signatures over a record in the domain of its kind, then decodes it.
+fn signed_by_root<T: Record>(signed: &SignedRecord, root: &RootKeys) -> Result<T, ChainError> {
+    root.check(Domain::of(signed.kind), &signed.record, &signed.signatures)?;
+    Ok(T::decode(&signed.record)?)
+}
+
+fn is_kind(signed: &SignedRecord, kind: RecordKind) -> Result<(), ChainError> {
+    if signed.kind == kind { Ok(()) } else { Err(ChainError::RecordKind) }
+}
+
+/// Checks that the keys in force, and enough of its own, signed a new root set. It is for the same purpose, and its
+/// sequence is above the one in force.
+pub fn verify_root_set(signed: &SignedRecord, root: &RootKeys) -> Result<Verified<RootSet>, ChainError> {
+    is_kind(signed, RecordKind::RootSet)?;
+    let set: RootSet = signed_by_root(signed, root)?;
+    if set.purpose != root.purpose() {
+        return Err(ChainError::WrongPurpose);
+    }
+    if set.sequence <= root.set.sequence {
+        return Err(ChainError::StaleSequence);
+    }
+    let successor = RootKeys::of(set, &signed.record)?;
+    let own = successor.check(Domain::RootSet, &signed.record, &signed.successor_signatures);
+    own.map_err(|e| if e == ChainError::Threshold { ChainError::SuccessorThreshold } else { e })?;
+    Ok(Verified(successor.set))
 }
 
 /// Checks the root signatures over a boot manifest, then decodes it. Its purpose, its root set and the purposes of
@@ -73,8 +165,8 @@ pub fn verify_boot_manifest(
     if manifest.root_set_digest != root.digest {
         return Err(ChainError::RootSetMismatch);
     }
-    let others = manifest.certificates.iter().any(|c| c.purpose != root.purpose);
-    if manifest.purpose != root.purpose || others {
+    let others = manifest.certificates.iter().any(|c| c.purpose != root.purpose());
+    if manifest.purpose != root.purpose() || others {
         return Err(ChainError::WrongPurpose);
     }
     Ok(Verified(manifest))
@@ -85,9 +177,9 @@ pub fn verify_certificate(
     signed: &SignedRecord,
     root: &RootKeys,
 ) -> Result<Verified<Certificate>, ChainError> {
-    root.check(Domain::Certificate, &signed.record, &signed.signatures)?;
-    let certificate = Certificate::decode(&signed.record)?;
-    if certificate.purpose != root.purpose {
+    is_kind(signed, RecordKind::Certificate)?;
+    let certificate: Certificate = signed_by_root(signed, root)?;
+    if certificate.purpose != root.purpose() {
         return Err(ChainError::WrongPurpose);
     }
     Ok(Verified(certificate))
@@ -95,8 +187,8 @@ pub fn verify_certificate(
 
 /// Checks the root signatures over a revocation, then decodes it.
 pub fn verify_revocation(signed: &SignedRecord, root: &RootKeys) -> Result<Verified<Revocation>, ChainError> {
-    root.check(Domain::Revocation, &signed.record, &signed.signatures)?;
-    Ok(Verified(Revocation::decode(&signed.record)?))
+    is_kind(signed, RecordKind::Revocation)?;
+    Ok(Verified(signed_by_root(signed, root)?))
 }
 
 /// Checks that `encoded` is the manifest that the boot manifest lists for `module`, and its publisher's authority.

@@ -57,7 +57,10 @@ fn objects(k: &Kernel) -> Vec<String> {
             lines.extend(k.$arena.iter().map(|(id, o)| format!("{} {id:?}: {o:?}", stringify!($arena))));
         )* };
     }
-    of!(pools regions mappings endpoints notifications jobs processes handovers journals);
+    // A creation that failed counts against the rate, whatever it came to.
+    let job = |job: &Job| format!("{:?} {} {}", job.pool, job.caps, job.members);
+    lines.extend(k.jobs.iter().map(|(id, j)| format!("jobs {id:?}: {}", job(j))));
+    of!(pools regions mappings endpoints notifications processes handovers journals);
     lines
 }
 

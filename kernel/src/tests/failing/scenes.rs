@@ -1,12 +1,13 @@
 //! A scene for each operation, in which it would succeed. What it makes goes to a chunk that its CSpace does not have.
 
 use super::super::handover::{EP, Rig};
-use super::super::signed::{REQUEST_ENDPOINT, SIGNED};
+use super::super::signed::{self, OWNER, REQUEST_ENDPOINT, ROOT, SIGNED, bounded, name, signer};
 use super::updates::*;
 use super::*;
 use crate::cap::ObjRef;
 use crate::kernel::PERMANENT;
 use crate::machine::Machine;
+use sila_abi::trust::RecordKind;
 
 /// What is done.
 pub enum Act {
@@ -30,6 +31,7 @@ pub const FRESH: u64 = 700;
 /// Address without any page table.
 const FAR: u64 = 0x40_0000_0000 - 0x1000;
 pub const KEYS: Slot = Slot(5);
+const POLICY: Slot = Slot(14);
 pub const SYSTEM: Slot = Slot(6);
 pub const JOB: Slot = Slot(7);
 pub const MADE: Slot = Slot(10);
@@ -38,7 +40,7 @@ const NOTE: u64 = 12;
 
 const CAPACITIES: Capacities = Capacities { processes: 8, threads: 16, ..super::super::CAPACITIES };
 
-fn world() -> (World, Actor) {
+pub fn world() -> (World, Actor) {
     let mut w = World::sized(4000, CAPACITIES);
     w.k.keyring = SIGNED.keyring();
     let a = w.actor_with(50, (400, 120_000));
@@ -109,7 +111,7 @@ fn with_other(op: Op, on_thread: bool, args: &[u64]) -> Scene {
 }
 
 /// A Region with these bytes.
-fn with_bytes(w: &mut World, a: Actor, slot: Slot, bytes: &[u8], seal: bool) {
+pub fn with_bytes(w: &mut World, a: Actor, slot: Slot, bytes: &[u8], seal: bool) {
     let pages = bytes.len().div_ceil(4096);
     w.invoke(a, POOL, Op::RegionCreate, &[pages as u64, slot.0.into()]).unwrap();
     let region = crate::kernel::id_of(&w.k.find(a.process, slot).unwrap().cap);
@@ -148,6 +150,36 @@ fn install() -> Scene {
     let (mut w, a) = world();
     with_bytes(&mut w, a, MADE, &SIGNED.revocation, true);
     scene(w, a, KEYS, Op::KeyRingInstall, &[MADE.0.into(), SIGNED.revocation.len() as u64])
+}
+
+/// A scene of the trust that there is: a floor, a revocation, a policy.
+fn trusting(slot: Slot, op: Op, args: &[u64]) -> Scene {
+    let (mut w, a) = world();
+    let floor = sila_abi::boot::Floor { publisher: name("test"), name: name("old"), security_version: 2 };
+    let record = sila_abi::trust::FloorRecord { sequence: 1, floors: bounded([floor].into()) };
+    w.k.keyring.import_floors(&record, |_| 2).unwrap();
+    let item = sila_abi::trust::RevokedItem::Key([7; 32]);
+    w.k.keyring.take_back(item);
+    let object = ObjRef { kind: ObjectType::Policy, index: 0, generation: PERMANENT };
+    w.give(a, POLICY, object, Rights::USE);
+    w.invoke(a, POOL, Op::NotificationCreate, &[NOTE]).unwrap();
+    scene(w, a, slot, op, args)
+}
+
+/// Somebody runs what is revoked meanwhile.
+fn affected() -> Scene {
+    let (mut w, a) = world();
+    w.k.keyring.take_back(sila_abi::trust::RevokedItem::Key([0; 32]));
+    scene(w, a, KEYS, Op::KeyRingAffected, &[0])
+}
+
+fn install_policy() -> Scene {
+    let bytes = signed::record(RecordKind::Policy, &signed::policy(2, &signer(OWNER)), &signer(ROOT), None);
+    let mut s = trusting(POLICY, Op::PolicyInstall, &[MADE.0.into(), bytes.len() as u64]);
+    with_bytes(&mut s.w, s.who, MADE, &bytes, true);
+    s.w.settle();
+    s.w.k.keep_grown();
+    s
 }
 
 fn device(op: Op, args: &[u64]) -> Scene {
@@ -250,6 +282,7 @@ pub const SCENES: &[Case] = &[
     (Op::NotificationAlarm, "", || after(&[NOTIFICATION], MADE, Op::NotificationAlarm, &[1 << 40, 1])),
     (Op::ProcessCreate, "", || creation(FRESH)),
     (Op::JobStatus, "", || plain(JOB, Op::JobStatus, &[])),
+    (Op::ProcessIdentity, "", || plain(PROCESS, Op::ProcessIdentity, &[])),
     (Op::ProcessUsage, "", || plain(PROCESS, Op::ProcessUsage, &[])),
     (Op::JobNext, "", || plain(JOB, Op::JobNext, &[0])),
     (Op::ProcessStart, "", || created(Op::ProcessStart)),
@@ -275,6 +308,15 @@ pub const SCENES: &[Case] = &[
     (Op::KeyRingStatus, "", || plain(KEYS, Op::KeyRingStatus, &[0])),
     (Op::KeyRingKey, "", || plain(KEYS, Op::KeyRingKey, &[0, 0])),
     (Op::KeyRingName, "", || plain(KEYS, Op::KeyRingName, &[0])),
+    (Op::KeyRingState, "", || trusting(KEYS, Op::KeyRingState, &[])),
+    (Op::KeyRingRevocation, "", || trusting(KEYS, Op::KeyRingRevocation, &[0])),
+    (Op::KeyRingFloor, "", || trusting(KEYS, Op::KeyRingFloor, &[0])),
+    (Op::KeyRingAffected, "", affected),
+    (Op::KeyRingWatch, "", || trusting(KEYS, Op::KeyRingWatch, &[NOTE, 1])),
+    (Op::KeyRingCertificate, "", || trusting(KEYS, Op::KeyRingCertificate, &[0, 112])),
+    (Op::PolicyInstall, "", install_policy),
+    (Op::PolicyStatus, "", || trusting(POLICY, Op::PolicyStatus, &[])),
+    (Op::PolicyRead, "", || trusting(POLICY, Op::PolicyRead, &[0])),
     (Op::IrqBind, "", || device(Op::IrqBind, &[NOTE, 1])),
     (Op::IrqAck, "", || device(Op::IrqAck, &[])),
     (Op::IrqUnbind, "", || device(Op::IrqUnbind, &[])),
@@ -295,7 +337,7 @@ pub const SCENES: &[Case] = &[
     (Op::SystemTraceRead, "", || plain(SYSTEM, Op::SystemTraceRead, &[0])),
     (Op::SystemAudit, "", || {
         let mut s = plain(SYSTEM, Op::SystemAudit, &[]);
-        s.w.k.test_system = true;
+        s.w.k.test_hooks = sila_crypto::SecureBool::ALLOW;
         s
     }),
     (Op::TestReport, "", || plain(TEST, Op::TestReport, &[0])),

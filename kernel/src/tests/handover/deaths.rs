@@ -60,7 +60,12 @@ fn a_commit_outlives_its_managers_and_is_adopted_through_the_job() {
 #[test]
 fn a_commit_that_nobody_can_find_any_more_becomes_final() {
     let mut r = Rig::new(1);
-    let lost = r.w.k.jobs.insert(Job { pool: r.w.k.root_pool, caps: 0, members: 0 }).unwrap();
+    let lost = r
+        .w
+        .k
+        .jobs
+        .insert(Job { pool: r.w.k.root_pool, caps: 0, members: 0, creations: crate::rate::Bucket::default() })
+        .unwrap();
     r.w.k.charge(r.w.k.root_pool, 0, cost::<Job>()).unwrap();
     r.w.give(r.manager, Slot(80), reference(ObjectType::Job, lost), Rights::USE);
     let id = r.w.k.handovers.iter().next().unwrap().0;

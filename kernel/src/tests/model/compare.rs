@@ -9,7 +9,7 @@ use sila_abi::ObjectType;
 use super::driver::Driver;
 use super::reference::{Held, Name, Nature, What};
 use crate::cap::view::{ROOT, Way};
-use crate::cap::{CSPACE, Cap, ObjRef};
+use crate::cap::{CSPACE, Cap, ObjRef, Origin};
 use crate::kernel::{id_of, reference};
 use crate::objects::*;
 
@@ -145,7 +145,7 @@ fn objects(d: &Driver) -> Check {
 
 fn state(d: &Driver, found: ObjRef, nature: &Nature) -> Check {
     let k = &d.w.k;
-    let cap = Cap { object: found, rights: sila_abi::Rights::empty(), badge: 0 };
+    let cap = Cap { object: found, rights: sila_abi::Rights::empty(), badge: 0, origin: Origin::NONE };
     match nature {
         Nature::Region { pages, sealed } => {
             let r = k.regions.get(id_of(&cap)).map(|r| (u64::from(r.pages), r.sealed));
@@ -186,7 +186,7 @@ fn pools(d: &Driver) -> Check {
         let found = d.refs.get(name).copied().or(own.map(|p| reference(ObjectType::Pool, p.pool)));
         let Some(found) = found else { continue };
         known += 1;
-        let cap = Cap { object: found, rights: sila_abi::Rights::empty(), badge: 0 };
+        let cap = Cap { object: found, rights: sila_abi::Rights::empty(), badge: 0, origin: Origin::NONE };
         let pool: PoolId = id_of(&cap);
         let Some(p) = d.w.k.pools.get(pool) else { return Err(std::format!("Pool {name} is gone")) };
         // The Job of the test is paid by the root.

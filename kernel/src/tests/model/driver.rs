@@ -285,11 +285,12 @@ impl Driver {
     fn endow(&mut self, who: Name, requests: &[Request]) -> Result<(), Error> {
         let creator = self.actors[&who].process;
         let wanted: Vec<CapRequest> = requests.iter().map(manifest_request).collect();
-        let plan = endow::plan(&wanted, |i| {
+        let plan = endow::plan(&wanted, endow::Authority::BootManifest, |i| {
             let slot = Slot::from_word(requests.get(i)?.source?)?;
             let found = self.w.k.find(creator, slot).ok()?;
             let alive = self.w.k.is_alive(found.cap.object);
-            Some(Source { cap: found.cap, parent: Some(found.id), alive })
+            let amount = self.w.k.amount_of(&found.cap);
+            Some(Source { cap: found.cap, parent: Some(found.id), alive, amount })
         })
         .map_err(|fail| fail.error)?;
         let actor = self.make_actor();
