@@ -71,7 +71,6 @@ impl RootKeys {
 
 /// A record whose root signatures were checked.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "one exists at a time")]
 pub enum VerifiedRecord {
     /// A certificate.
     Certificate(Verified<Certificate>),
