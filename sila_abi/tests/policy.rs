@@ -1,5 +1,6 @@
 //! The policy's rules: well-formedness, and which rule permits what, against an oracle that reads them one by one.
 
+#![allow(clippy::expect_used, reason = "helpers of tests, which Clippy does not see as tests")]
 use proptest::prelude::*;
 use sila_abi::contract::Contract;
 use sila_abi::manifest::{
@@ -12,11 +13,11 @@ use sila_abi::rights::Rights;
 use sila_abi::trust::{Record, RecordError};
 
 fn name(text: &str) -> Name {
-    Name::new(text).unwrap()
+    Name::new(text).expect("a name")
 }
 
 fn list<T: Clone, const N: usize>(items: Vec<T>) -> Bounded<T, N> {
-    Bounded::from_vec(items).ok().unwrap()
+    Bounded::from_vec(items).ok().expect("within bounds")
 }
 
 fn rule(text: &str) -> PolicyRule {
