@@ -250,7 +250,7 @@ impl Kernel {
         for page in 0..r.filled {
             let Some(frame) = frame_of(m, r.backing, page) else { continue };
             marks.regions.add(frame);
-            if r.sealed {
+            if r.sealed.is_allowed() {
                 marks.sealed.add(frame);
             }
         }
@@ -344,7 +344,7 @@ impl Kernel {
     /// True if the frame belongs to the sealed Region that the process runs from.
     fn in_image(&self, m: &mut impl Machine, id: ProcessId, frame: Frame) -> bool {
         let image = self.processes.get(id).and_then(|p| p.image).and_then(|r| self.regions.get(r));
-        let Some(region) = image.filter(|r| r.sealed && r.writable == 0) else { return false };
+        let Some(region) = image.filter(|r| r.sealed.is_allowed() && r.writable == 0) else { return false };
         (0..region.filled).any(|page| frame_of(m, region.backing, page) == Some(frame))
     }
 
@@ -363,7 +363,7 @@ impl Kernel {
                 let region = self.regions.get(map.region)?;
                 let page = u32::try_from(u64::from(map.offset) + ((address - start) >> 12)).ok()?;
                 let shown = page < region.filled && frame_of(m, region.backing, page) == Some(frame);
-                return shown.then_some(map.writable && !region.sealed);
+                return shown.then_some(map.writable && !region.sealed.is_allowed());
             }
             at = map.next;
         }

@@ -6,6 +6,7 @@ use core::fmt;
 use sila_abi::boot::{
     BootManifest, BootModule, BootObject, BootObjectKind, Bundle, BundleError, EntryKind, Floor,
 };
+use sila_abi::facts::KernelFact;
 use sila_abi::package::{LoadProof, Package};
 use sila_abi::record::Name;
 use sila_abi::trust::{FloorRecord, Purpose, Record, SignatureSet};
@@ -16,7 +17,7 @@ use sila_crypto::hash::{bulk_digest, id_digest};
 
 use crate::cap::{Cap, ObjRef, Origin};
 use crate::device_table::DeviceTable;
-use crate::embryo::Recipe;
+use crate::embryo::{Check, Recipe};
 use crate::endow::{self, Authority, Source};
 use crate::frames::{Epoch, FrameTable};
 use crate::kernel::{Capacities, Fail, Kernel, PERMANENT, reference};
@@ -225,7 +226,7 @@ impl Kernel {
             backing: Backing::Contiguous(first),
             pages,
             filled: pages,
-            sealed: true,
+            sealed: SecureBool::ALLOW,
             dead: false,
             mappings: 0,
             writable: 0,
@@ -282,7 +283,11 @@ impl Kernel {
         while !embryo.is_whole() {
             self.grow_embryo(m, &mut embryo, &recipe).map_err(failed)?;
         }
-        let process = self.bear(&embryo, &plan).map_err(|e| failed(e.into()))?;
+        let resolved = manifest.contract.resolve(KernelFact::find);
+        let hashed = binary.image_digest == manifest.image_digest;
+        let sources = |i| source_for(&manifest.requests, i, module, objects).map(|s| s.cap.object);
+        let check = Check { made_by: None, verified: hashed, resolved: &resolved, sources: &sources };
+        let process = self.bear(m, &embryo, &plan, &recipe, &check).map_err(failed)?;
         self.keyring.remember(&manifest, recipe.digest);
         self.set_receiver(process, module, objects);
         if module.autostart {

@@ -305,6 +305,12 @@ impl CapTable {
         self.put_below(ANCHOR, at, cap);
     }
 
+    /// Changes a capability in its slot, behind everybody's back.
+    #[cfg(test)]
+    pub fn change(&mut self, at: CapId, change: impl FnOnce(&mut Cap)) {
+        change(self.entry_mut(at.0).cap.as_mut().unwrap());
+    }
+
     /// Says of a capability that its holder was endowed with it.
     pub fn set_origin(&mut self, at: CapId, origin: Origin) {
         if let Some(cap) = &mut self.entry_mut(at.0).cap {

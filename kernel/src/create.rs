@@ -4,10 +4,11 @@ use sila_abi::manifest::{MAX_REQUESTS, Manifest};
 use sila_abi::record::Digest;
 use sila_abi::sif::Sif;
 use sila_abi::{Error, ObjectType, Rights, Slot};
-use sila_crypto::chain::Verified;
+use sila_crypto::chain::{BinaryFacts, Verified};
 
 use crate::cap::{Cap, Origin};
-use crate::embryo::{Embryo, Recipe};
+use crate::contract::Resolved;
+use crate::embryo::{Check, Embryo, Recipe};
 use crate::endow::{self, Authority, Source};
 use crate::kernel::{Fail, Kernel, id_of, reference};
 use crate::keyring::ChainOrReuse;
@@ -45,6 +46,20 @@ pub struct LoadRequest {
     pub dst: Slot,
 }
 
+/// What the verification context found out about a load.
+pub struct VerifiedLoad {
+    /// The manifest.
+    pub manifest: Verified<Manifest>,
+    /// The image's header.
+    pub sif: Verified<Sif>,
+    /// What was hashed.
+    pub binary: Verified<BinaryFacts>,
+    /// Id hash of the manifest's bytes.
+    pub digest: Digest,
+    /// Which facts the manifest's contract speaks of.
+    pub resolved: Resolved,
+}
+
 impl LoadRequest {
     /// What its process is made from.
     fn recipe<'a>(&self, manifest: &'a Manifest, sif: &'a Sif, digest: Digest) -> Recipe<'a> {
@@ -69,9 +84,11 @@ impl Kernel {
         m: &mut impl Machine,
         thread: ThreadId,
         load: &LoadRequest,
-        (manifest, sif, digest): (&Verified<Manifest>, &Verified<Sif>, Digest),
+        verified: &VerifiedLoad,
         embryo: &mut Option<Embryo>,
     ) -> Result<bool, Fail> {
+        let VerifiedLoad { manifest, sif, digest, .. } = verified;
+        let digest = *digest;
         let recipe = load.recipe(manifest, sif, digest);
         match embryo {
             None => {
@@ -80,7 +97,7 @@ impl Kernel {
             }
             Some(embryo) if !embryo.is_whole() => self.grow_embryo(m, embryo, &recipe)?,
             Some(whole) => {
-                self.commit_load(thread, load, manifest, digest, whole)?;
+                self.commit_load(m, thread, load, verified, whole)?;
                 *embryo = None;
                 return Ok(true);
             }
@@ -91,12 +108,14 @@ impl Kernel {
     /// The last step of ProcessCreate: every authorisation fact is read again.
     fn commit_load(
         &mut self,
+        m: &mut impl Machine,
         thread: ThreadId,
         load: &LoadRequest,
-        manifest: &Verified<Manifest>,
-        digest: Digest,
+        verified: &VerifiedLoad,
         embryo: &Embryo,
     ) -> Result<(), Fail> {
+        let VerifiedLoad { manifest, sif, binary, digest, resolved } = verified;
+        let digest = *digest;
         let caller = self.authorise_load(thread, load, manifest, digest)?;
         let at = self.free_slot(caller, load.dst)?;
         let policy = self.keyring.policy().ok_or(Error::RequestPolicy)?;
@@ -106,7 +125,13 @@ impl Kernel {
             let (alive, amount) = (self.is_alive(found.cap.object), self.amount_of(&found.cap));
             Some(Source { cap: found.cap, parent: Some(found.id), alive, amount })
         })?;
-        let process = self.bear(embryo, &plan)?;
+        #[cfg(test)]
+        let plan = self.spoil(m, load, embryo, plan);
+        let hashed = binary.image_digest == manifest.image_digest && binary.image_len == manifest.image_len;
+        let sources = |i: usize| load.grants.get(i).copied().flatten().map(|held: Held| held.cap.object);
+        let made_by = Some((caller, load));
+        let check = Check { made_by, verified: hashed, resolved, sources: &sources };
+        let process = self.bear(m, embryo, &plan, &load.recipe(manifest, sif, digest), &check)?;
         self.keyring.remember(manifest, digest);
         let object = reference(ObjectType::Process, process);
         let rights = Rights::READ | Rights::MANAGE | Rights::COPY;
@@ -157,9 +182,6 @@ impl Kernel {
                 return Err(Fail::with(Error::SourceGone, i as u64));
             }
         }
-        if !self.regions.get(load.image).is_some_and(|r| r.sealed) {
-            return Err(Error::NotSealed.into());
-        }
-        Ok(())
+        Ok(self.regions.get(load.image).ok_or(Error::NotSealed)?.demand_sealed()?)
     }
 }

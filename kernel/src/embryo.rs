@@ -3,6 +3,7 @@
 //! An [`Embryo`] is a process that nothing names yet: no capability, no list of processes shows it, and none of its
 //! threads runs. It either comes to be ([`Kernel::bear`]) or is taken apart like any process that ends.
 
+use sila_abi::contract::When;
 use sila_abi::manifest::{Manifest, Selector};
 use sila_abi::protocol::layout::{MESSAGE_PAGE, STACK_TOP};
 use sila_abi::record::Digest;
@@ -11,7 +12,10 @@ use sila_abi::trace::Kind;
 use sila_abi::{Error, ObjectType};
 
 use crate::arena::Vacant;
-use crate::cap::{Cap, Origin};
+use crate::cap::{Cap, ObjRef, Origin};
+use crate::contract::Resolved;
+use crate::contract::readback::Walk;
+use crate::create::LoadRequest;
 use crate::endow::{Grant, Plan};
 use crate::kernel::{Fail, Kernel, reference};
 use crate::machine::{FRAME_SIZE, FRAME_WORDS, Frame, Machine};
@@ -52,6 +56,8 @@ pub(crate) struct Embryo {
     /// Its record.
     pub process: ProcessId,
     stage: Stage,
+    /// What is found when the page tables are read back.
+    pub walk: Walk,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,6 +68,8 @@ enum Stage {
     Stack(u64),
     /// The first thread.
     Thread,
+    /// What was made is looked at.
+    Walk,
     /// Nothing but its capabilities.
     Whole,
 }
@@ -71,6 +79,18 @@ impl Embryo {
     pub fn is_whole(&self) -> bool {
         self.stage == Stage::Whole
     }
+}
+
+/// What the last step holds a creation against, besides the contracts.
+pub(crate) struct Check<'a> {
+    /// Who asked, and for what; none at boot.
+    pub made_by: Option<(ProcessId, &'a LoadRequest)>,
+    /// The image's frames were hashed to what the manifest names.
+    pub verified: bool,
+    /// Which facts the module's contract speaks of.
+    pub resolved: &'a Resolved,
+    /// The object that stands for a request, by its index.
+    pub sources: &'a dyn Fn(usize) -> Option<ObjRef>,
 }
 
 impl Kernel {
@@ -84,7 +104,7 @@ impl Kernel {
             return Err(Error::ImageTooLarge.into());
         }
         let process = self.new_process(m, r)?;
-        Ok(Embryo { process, stage: Stage::Segment(0, 0) })
+        Ok(Embryo { process, stage: Stage::Segment(0, 0), walk: Walk::default() })
     }
 
     /// One step of making a process; it changes nothing if it fails.
@@ -127,23 +147,43 @@ impl Kernel {
                 if let Some(p) = self.processes.get_mut(id) {
                     p.initial = Some(thread);
                 }
-                Stage::Whole
+                Stage::Walk
             }
+            #[cfg(test)]
+            Stage::Walk if self.strike(m, id, crate::tests::contract::Moment::Built) => Stage::Walk,
+            Stage::Walk if self.walk_step(m, id, r, &mut embryo.walk) => Stage::Whole,
+            Stage::Walk => Stage::Walk,
             Stage::Whole => Stage::Whole,
         };
         Ok(())
     }
 
-    /// The last step: the capabilities of a whole embryo, which is a process from now on.
-    pub(crate) fn bear(&mut self, embryo: &Embryo, plan: &Plan) -> Result<ProcessId, Error> {
+    /// The last step: the capabilities of a whole embryo, which is a process from now on if it keeps the contracts. If
+    /// not, it has some capabilities and is no process: whoever asked for it takes it apart.
+    pub(crate) fn bear(
+        &mut self,
+        m: &mut impl Machine,
+        embryo: &Embryo,
+        plan: &Plan,
+        r: &Recipe<'_>,
+        check: &Check<'_>,
+    ) -> Result<ProcessId, Fail> {
         let id = embryo.process;
         let p = self.processes.get(id).ok_or(Error::ObjectGone)?;
         let (pool, thread) = (p.pool, p.initial.filter(|_| embryo.is_whole()).ok_or(Error::ObjectGone)?);
         // Whoever pays may have ended meanwhile.
         if self.pools.get(pool).is_none_or(|pool| pool.dying) {
-            return Err(Error::ObjectGone);
+            return Err(Error::ObjectGone.into());
         }
+        let mut facts = self.facts_before(check.made_by, r, check.verified, plan);
+        let contract = &r.manifest.contract;
+        self.hold_to_contracts(m, contract, check.resolved, When::Before, &facts)?;
+        let before = self.caps.live();
         self.endow(id, thread, plan)?;
+        #[cfg(test)]
+        self.strike(m, id, crate::tests::contract::Moment::Endowed);
+        self.facts_after(&mut facts, id, r, &embryo.walk, check.sources, before);
+        self.hold_to_contracts(m, contract, check.resolved, When::After, &facts)?;
         if let Some(p) = self.processes.get_mut(id) {
             p.state = ProcessState::Created;
             p.identity.policy = plan.policy;

@@ -47,6 +47,13 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The same but for the grant in this slot.
+    #[cfg(test)]
+    pub fn without(mut self, slot: Slot) -> Self {
+        self.grants.iter_mut().filter(|g| g.is_some_and(|(s, ..)| s == slot)).for_each(|g| *g = None);
+        self
+    }
+
     /// The grants: slot, capability, and by which request and rule.
     pub fn grants(&self) -> impl Iterator<Item = (Slot, Grant, Origin)> + '_ {
         self.grants.iter().flatten().copied()

@@ -403,7 +403,7 @@ impl Kernel {
         let flags = [
             (SHUT, s.shut),
             (EXPORTED, s.export.is_some()),
-            (SEALED, region.is_some_and(|r| r.sealed)),
+            (SEALED, region.is_some_and(|r| r.sealed.is_allowed())),
             (FROM_LIVES, self.live_process(s.from).is_ok()),
             (TO_LIVES, self.live_process(s.to).is_ok()),
         ];

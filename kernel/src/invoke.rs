@@ -429,7 +429,7 @@ impl Kernel {
             Op::RegionStatus => {
                 let r = self.regions.get(c.id()).ok_or(Error::ObjectGone)?;
                 let (mappings, writable) = (r.mappings as u64, r.writable as u64);
-                let (sealed, device) = (u64::from(r.sealed), u64::from(r.is_device()));
+                let (sealed, device) = (u64::from(r.is_sealed()?), u64::from(r.is_device()));
                 Ok(Flow::words(&[r.pages as u64, sealed, mappings, writable, device]))
             }
             Op::MappingUnmap => {

@@ -116,9 +116,7 @@ impl Kernel {
         if !self.frames.is_flushed(r.epoch) {
             return Err(Error::StillWritable.into());
         }
-        if r.sealed {
-            return Err(Error::Sealed.into());
-        }
+        r.demand_unsealed()?;
         let pages = u64::from(r.pages);
         self.room(self.journals.has_room())?;
         self.charge(pool, 0, cost::<Journal>())?;

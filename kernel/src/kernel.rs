@@ -9,6 +9,7 @@ use sila_crypto::SecureBool;
 use crate::arena::{Arena, Id};
 use crate::budget::Budgets;
 use crate::cap::{CSPACE, Cap, CapId, CapTable, MAX_CHUNKS, ObjRef};
+use crate::contract;
 use crate::device_table::DeviceTable;
 use crate::failing::Failing;
 use crate::frames::FrameTable;
@@ -189,6 +190,8 @@ pub struct Kernel {
     pub(crate) root_pool: PoolId,
     pub(crate) boot_job: Option<JobId>,
     pub(crate) keyring: KeyRing,
+    /// What every creation of a process is held to.
+    pub(crate) contract: contract::Own,
     pub(crate) verifier: Verifier,
     pub(crate) reap: Option<ProcessId>,
     pub(crate) dead_regions: Vec<RegionId>,
@@ -212,6 +215,9 @@ pub struct Kernel {
     pub(crate) held: Vec<ObjRef>,
     /// The allocation that a test wants to fail.
     pub(crate) failing: Failing,
+    /// What a test breaks in the next process that is made, and what the contracts then found.
+    #[cfg(test)]
+    pub(crate) sabotage: crate::tests::contract::Sabotage,
     /// Room for checking the invariants, in test systems.
     pub(crate) scratch: Option<Box<crate::invariants::Scratch>>,
 }
@@ -254,6 +260,7 @@ impl Kernel {
             root_pool,
             boot_job: None,
             keyring: KeyRing::default(),
+            contract: contract::Own::new()?,
             verifier: Verifier::default(),
             reap: None,
             dead_regions: Vec::with_capacity(capacities.regions as usize),
@@ -272,6 +279,8 @@ impl Kernel {
             trace: Trace::default(),
             held: [reference(ObjectType::Pool, root_pool)].into(),
             failing: Failing::default(),
+            #[cfg(test)]
+            sabotage: Default::default(),
             scratch: None,
         })
     }

@@ -14,6 +14,7 @@ pub mod boot;
 pub mod budget;
 pub mod calibrate;
 pub mod cap;
+pub mod contract;
 pub mod cpu;
 pub mod create;
 mod cspace;

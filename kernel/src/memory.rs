@@ -5,6 +5,7 @@
 //! verification reads (`pins`) keeps its frames even when no capability names it any more.
 
 use sila_abi::Error;
+use sila_crypto::SecureBool;
 
 use crate::frames::Epoch;
 use crate::kernel::{Attention, Kernel};
@@ -63,7 +64,7 @@ impl Kernel {
             backing,
             pages: pages as u32,
             filled: 0,
-            sealed: false,
+            sealed: SecureBool::DENY,
             dead: false,
             mappings: 0,
             writable: 0,
@@ -149,11 +150,12 @@ impl Kernel {
     pub(crate) fn seal(&mut self, id: RegionId) -> Result<(), Error> {
         let flushed = |k: &Kernel, e| k.frames.is_flushed(e);
         let r = self.regions.get(id).ok_or(Error::ObjectGone)?;
+        r.is_sealed()?;
         if r.writable > 0 || !flushed(self, r.epoch) {
             return Err(Error::StillWritable);
         }
         if let Some(r) = self.regions.get_mut(id) {
-            r.sealed = true;
+            r.sealed = SecureBool::ALLOW;
         }
         Ok(())
     }
@@ -175,8 +177,8 @@ impl Kernel {
         }
         // Only the boot bundle could be longer than a Region may be.
         let first = u16::try_from(offset).map_err(|_| Error::InvalidArgument)?;
-        if writable && r.sealed {
-            return Err(Error::Sealed);
+        if writable {
+            r.demand_unsealed()?;
         }
         let access = Access::to(r.is_device(), writable);
         self.room(self.mappings.has_room())?;

@@ -3,6 +3,7 @@
 use sila_abi::boot::BootObjectKind;
 use sila_abi::device::{PciDevice, Refusal};
 use sila_abi::{Error, ObjectType};
+use sila_crypto::SecureBool;
 
 use crate::cap::ObjRef;
 use crate::frames::Epoch;
@@ -120,7 +121,7 @@ impl Kernel {
             backing: Backing::Device(first),
             pages,
             filled: pages,
-            sealed: false,
+            sealed: SecureBool::DENY,
             dead: false,
             mappings: 0,
             writable: 0,

@@ -12,7 +12,8 @@ use crate::machine::{Context, Frame};
 use crate::paging::{Roots, UserRange};
 use crate::queue::{Link, Queue};
 use crate::rate::Bucket;
-use sila_abi::Slot;
+use sila_abi::{Error, Slot};
+use sila_crypto::SecureBool;
 
 /// Names a [`Pool`].
 pub type PoolId = Id<Pool>;
@@ -116,7 +117,7 @@ pub struct Region {
     /// Frames present so far; less than `pages` while the Region is being made.
     pub filled: u32,
     /// Immutable for ever.
-    pub sealed: bool,
+    pub sealed: SecureBool,
     /// Nothing names, maps or pins it any more: the reaper has it.
     pub dead: bool,
     /// Mapping records of it.
@@ -130,6 +131,21 @@ pub struct Region {
 }
 
 impl Region {
+    /// Whether it is sealed; neither, if the decision is corrupt.
+    pub fn is_sealed(&self) -> Result<bool, Error> {
+        self.sealed.read().map_err(|_| Error::IntegrityFault)
+    }
+
+    /// Refuses what is not sealed.
+    pub fn demand_sealed(&self) -> Result<(), Error> {
+        if self.is_sealed()? { Ok(()) } else { Err(Error::NotSealed) }
+    }
+
+    /// Refuses what is sealed.
+    pub fn demand_unsealed(&self) -> Result<(), Error> {
+        if self.is_sealed()? { Err(Error::Sealed) } else { Ok(()) }
+    }
+
     /// True if it is a device's registers.
     pub const fn is_device(&self) -> bool {
         matches!(self.backing, Backing::Device(_))
@@ -491,7 +507,7 @@ impl Vacant for Region {
             backing: Backing::Contiguous(Frame(0)),
             pages: 0,
             filled: 0,
-            sealed: false,
+            sealed: SecureBool::DENY,
             dead: false,
             mappings: 0,
             writable: 0,

@@ -78,9 +78,7 @@ impl Kernel {
         if self.processes.get(c.process).is_none_or(|p| priority > p.ceiling) {
             return Err(Error::PriorityTooHigh.into());
         }
-        if !self.regions.get(image).is_some_and(|r| r.sealed) {
-            return Err(Error::NotSealed.into());
-        }
+        self.regions.get(image).ok_or(Error::NotSealed)?.demand_sealed()?;
         let proof_pages = self.regions.get(proof).map_or(0, |r| r.pages as usize);
         if proof_pages * 4096 > COPY_MAX {
             return Err(Error::BadProof.into());

@@ -8,15 +8,14 @@
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
-use sila_abi::manifest::Manifest;
+use sila_abi::facts::KernelFact;
 use sila_abi::package::LoadProof;
 use sila_abi::record::Digest;
-use sila_abi::sif::Sif;
-use sila_crypto::chain::{self, ChainError, Verified};
+use sila_crypto::chain::{self, ChainError};
 use sila_crypto::hash::{BulkHasher, id_digest};
 
 use crate::arena::Id;
-use crate::create::LoadRequest;
+use crate::create::{LoadRequest, VerifiedLoad};
 use crate::embryo::Embryo;
 use crate::kernel::Fail;
 use crate::keyring::{Trusted, VerifiedRecord};
@@ -65,14 +64,7 @@ pub struct Request {
 #[expect(clippy::large_enum_variant, reason = "one verdict exists at a time, inside its job record")]
 pub enum Verdict {
     /// A manifest, and the image that belongs to it.
-    Load {
-        /// The manifest.
-        manifest: Verified<Manifest>,
-        /// The image's header.
-        sif: Verified<Sif>,
-        /// Id hash of the manifest's bytes.
-        digest: Digest,
-    },
+    Load(VerifiedLoad),
     /// A record that the root signed.
     Record(VerifiedRecord),
 }
@@ -154,7 +146,9 @@ fn verify_load(
     let binary = chain::verify_binary(&manifest, length, &digest, proof.binary_sig, keys)?;
     let first = read_frame(backing, 0, frames);
     let sif = chain::verify_image_header(&manifest, &binary, frames.bytes(first))?;
-    Ok(Verdict::Load { digest: id_digest(proof.manifest), manifest, sif })
+    let resolved = manifest.contract.resolve(KernelFact::find);
+    let digest = id_digest(proof.manifest);
+    Ok(Verdict::Load(VerifiedLoad { manifest, sif, binary, digest, resolved }))
 }
 
 /// The bulk digest of the first `length` bytes of a Region.

@@ -131,27 +131,38 @@ impl core::fmt::Display for ContractError {
 
 impl core::error::Error for ContractError {}
 
-/// The value of a node.
+/// The value of a node: a number or a truth value; `None` inside where it rests on a fact that nobody knows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Value {
-    Number(u64),
-    Truth(bool),
+    Number(Option<u64>),
+    Truth(Option<bool>),
 }
 
 impl Value {
-    fn number(self) -> Result<u64, ContractError> {
+    fn number(self) -> Result<Option<u64>, ContractError> {
         if let Self::Number(n) = self { Ok(n) } else { Err(ContractError::TypeMismatch) }
     }
 
-    fn truth(self) -> Result<bool, ContractError> {
+    fn truth(self) -> Result<Option<bool>, ContractError> {
         if let Self::Truth(t) = self { Ok(t) } else { Err(ContractError::TypeMismatch) }
+    }
+}
+
+/// What every node of a contract comes to, with the facts of one moment.
+pub struct Values([Option<Value>; MAX_NODES]);
+
+impl Values {
+    /// Whether a predicate holds. One that rests on an unknown fact does not.
+    pub fn hold(&self, predicate: &Predicate) -> bool {
+        let value = self.0.get(usize::from(predicate.root)).copied().flatten();
+        value == Some(Value::Truth(Some(true)))
     }
 }
 
 impl Contract {
     /// Checks the graph's order and types, the predicates and the failure codes.
     pub fn validate(&self) -> Result<(), ContractError> {
-        let types = self.run(self.nodes.len(), &|_| Some(0))?;
+        let types = self.run(self.nodes.len(), &|_, _| Some(0))?;
         for (index, predicate) in self.predicates.iter().enumerate() {
             if !matches!(types.get(usize::from(predicate.root)), Some(Some(Value::Truth(_)))) {
                 return Err(ContractError::BadRoot);
@@ -175,8 +186,26 @@ impl Contract {
         fact: &dyn Fn(&Name) -> Option<u64>,
     ) -> Result<bool, ContractError> {
         let root = usize::from(predicate.root);
-        let values = self.run(root.saturating_add(1), fact)?;
-        values.get(root).copied().flatten().ok_or(ContractError::BadRoot)?.truth()
+        let values = self.run(root.saturating_add(1), &|_, name| fact(name))?;
+        let truth = values.get(root).copied().flatten().ok_or(ContractError::BadRoot)?.truth()?;
+        truth.ok_or(ContractError::UnknownFact)
+    }
+
+    /// The values of all nodes in one pass of at most 64 steps. `fact` gives the number for a node, by its index, and
+    /// for the name that stands there.
+    pub fn values(&self, fact: &dyn Fn(usize, &Name) -> Option<u64>) -> Result<Values, ContractError> {
+        self.run(self.nodes.len(), fact).map(Values)
+    }
+
+    /// For each node that is a fact, what `number` says of its name; 255 for every other node and unknown names.
+    pub fn resolve(&self, number: impl Fn(&Name) -> Option<u8>) -> [u8; MAX_NODES] {
+        let mut resolved = [u8::MAX; MAX_NODES];
+        for (place, node) in resolved.iter_mut().zip(&self.nodes) {
+            if let Node::Fact(name) = node {
+                *place = number(name).unwrap_or(u8::MAX);
+            }
+        }
+        resolved
     }
 
     /// The predicates of one operation at one time, in their order.
@@ -187,11 +216,11 @@ impl Contract {
     fn run(
         &self,
         count: usize,
-        fact: &dyn Fn(&Name) -> Option<u64>,
+        fact: &dyn Fn(usize, &Name) -> Option<u64>,
     ) -> Result<[Option<Value>; MAX_NODES], ContractError> {
         let mut values = [None; MAX_NODES];
         for (index, node) in self.nodes.iter().enumerate().take(count) {
-            let value = node.value(&values, fact)?;
+            let value = node.value(&values, &|name| fact(index, name))?;
             *values.get_mut(index).ok_or(ContractError::BadRoot)? = Some(value);
         }
         Ok(values)
@@ -206,15 +235,23 @@ impl Node {
     ) -> Result<Value, ContractError> {
         // Later nodes have no value yet, so a missing one is a reference that is not backward.
         let at = |i: u8| values.get(usize::from(i)).copied().flatten().ok_or(ContractError::ForwardReference);
+        let both = |a: u8, b: u8| Ok((at(a)?.truth()?, at(b)?.truth()?));
+        let numbers = |a: u8, b: u8| Ok((at(a)?.number()?, at(b)?.number()?));
+        let compare = |(a, b): (Option<u64>, Option<u64>), holds: fn(&u64, &u64) -> bool| {
+            Value::Truth(a.zip(b).map(|(a, b)| holds(&a, &b)))
+        };
+        let join = |(a, b): (Option<bool>, Option<bool>), holds: fn(bool, bool) -> bool| {
+            Value::Truth(a.zip(b).map(|(a, b)| holds(a, b)))
+        };
         Ok(match *self {
-            Self::Const(n) => Value::Number(n),
-            Self::Fact(name) => Value::Number(fact(&name).ok_or(ContractError::UnknownFact)?),
-            Self::And(a, b) => Value::Truth(at(a)?.truth()? & at(b)?.truth()?),
-            Self::Or(a, b) => Value::Truth(at(a)?.truth()? | at(b)?.truth()?),
-            Self::Not(a) => Value::Truth(!at(a)?.truth()?),
-            Self::Eq(a, b) => Value::Truth(at(a)?.number()? == at(b)?.number()?),
-            Self::Lt(a, b) => Value::Truth(at(a)?.number()? < at(b)?.number()?),
-            Self::Le(a, b) => Value::Truth(at(a)?.number()? <= at(b)?.number()?),
+            Self::Const(n) => Value::Number(Some(n)),
+            Self::Fact(name) => Value::Number(fact(&name)),
+            Self::And(a, b) => join(both(a, b)?, |a, b| a & b),
+            Self::Or(a, b) => join(both(a, b)?, |a, b| a | b),
+            Self::Not(a) => Value::Truth(at(a)?.truth()?.map(|t| !t)),
+            Self::Eq(a, b) => compare(numbers(a, b)?, u64::eq),
+            Self::Lt(a, b) => compare(numbers(a, b)?, u64::lt),
+            Self::Le(a, b) => compare(numbers(a, b)?, u64::le),
         })
     }
 }

@@ -6,6 +6,7 @@ pub mod boot;
 pub mod contract;
 pub mod device;
 pub mod error;
+pub mod facts;
 pub mod handover;
 pub mod manifest;
 pub mod object;

@@ -26,8 +26,10 @@ pub const fn own(op: Op) -> &'static [Error] {
             AlreadyMapped,
             Sealed,
             Dying,
+            IntegrityFault,
         ],
-        Op::RegionSeal => &[StillWritable],
+        Op::RegionStatus => &[IntegrityFault],
+        Op::RegionSeal => &[StillWritable, IntegrityFault],
         Op::EndpointLabel => &[MessageTooLong],
         Op::EndpointBind => &[LabelMismatch, AlreadyBound, Dying, AlreadyCovered],
         Op::NotificationBind => &[AlreadyBound],
@@ -77,7 +79,8 @@ pub const fn own(op: Op) -> &'static [Error] {
             ImageTooLarge,
             PoolTooDeep,
         ],
-        Op::JobNext | Op::KeyRingStatus => &[NoMoreEntries],
+        Op::KeyRingStatus => &[NoMoreEntries, IntegrityFault],
+        Op::JobNext => &[NoMoreEntries],
         Op::ProcessStart => &[Dying, AlreadyStarted, HandedOver],
         Op::ProcessWatch => &[ArenaFull],
         Op::ThreadCreate => &[
@@ -191,9 +194,15 @@ pub const fn own(op: Op) -> &'static [Error] {
             AlreadyExported,
             NotTransferable,
         ],
-        Op::HandoverState => {
-            &[InvalidArgument, NotSealed, HandoverFinalised, HandoverAborted, NotParticipant, NotExported]
-        }
+        Op::HandoverState => &[
+            InvalidArgument,
+            NotSealed,
+            IntegrityFault,
+            HandoverFinalised,
+            HandoverAborted,
+            NotParticipant,
+            NotExported,
+        ],
         Op::HandoverDeposit => &[
             NoCapability,
             WrongType,
@@ -219,6 +228,7 @@ pub const fn own(op: Op) -> &'static [Error] {
         Op::HandoverCommit => &[
             LabelMismatch,
             NotSealed,
+            IntegrityFault,
             NotStarted,
             NotClosed,
             AlreadyCommitted,
@@ -237,9 +247,16 @@ pub const fn own(op: Op) -> &'static [Error] {
         }
         Op::HandoverAbort => &[AlreadyCommitted, HandoverFinalised, HandoverAborted, HandoverRolledBack],
         Op::HandoverWatch => &[HandoverFull],
-        Op::JournalCreate => {
-            &[OutOfFrames, OutOfObjectBytes, ArenaFull, StillWritable, Sealed, NotExclusive, NotTransferable]
-        }
+        Op::JournalCreate => &[
+            OutOfFrames,
+            OutOfObjectBytes,
+            ArenaFull,
+            StillWritable,
+            Sealed,
+            IntegrityFault,
+            NotExclusive,
+            NotTransferable,
+        ],
         Op::JournalAppend => &[InvalidArgument, MessageTooLong, JournalFull, JournalClosed],
         Op::ChargeTransfer => &[OutOfFrames, OutOfObjectBytes, AlreadyCovered, NotTransferable],
         _ => &[],

@@ -1,6 +1,7 @@
 //! Small Regions and mappings in tables that exist.
 
 use sila_abi::{ObjectType, Rights};
+use sila_crypto::SecureBool;
 
 use super::{allows, place_of};
 use crate::cap::{Cap, CapId, Origin};
@@ -43,7 +44,7 @@ impl Kernel {
             backing: Backing::Inline(frames),
             pages: pages as u32,
             filled: pages as u32,
-            sealed: false,
+            sealed: SecureBool::DENY,
             dead: false,
             mappings: 0,
             writable: 0,
@@ -73,7 +74,7 @@ impl Kernel {
             (writable == 1, id_of(cap), id_of(process));
         let r = self.regions.get(region)?;
         let Backing::Inline(frames) = r.backing else { return None };
-        if (writable && r.sealed) || offset.checked_add(range.pages())? > r.pages.into() {
+        if (writable && r.sealed != SecureBool::DENY) || offset.checked_add(range.pages())? > r.pages.into() {
             return None;
         }
         let p = self.processes.get(process)?;

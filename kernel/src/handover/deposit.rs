@@ -50,9 +50,7 @@ impl Kernel {
         }
         let export = s.export.ok_or(Error::NotExported)?;
         let r = self.regions.get(export.region).ok_or(Error::ObjectGone)?;
-        if !r.sealed {
-            return Err(Fail::with(Error::NotSealed, index.into()));
-        }
+        r.demand_sealed().map_err(|e| Fail::with(e, index.into()))?;
         let pages = r.pages.into();
         let object = reference(ObjectType::Region, export.region);
         // A root: what the service's Pool pays for, no capability of the other side takes away.

@@ -51,8 +51,10 @@ impl Kernel {
         }
         match s.export {
             // Who has exported everything may have ended since.
-            Some(x) if !self.regions.get(x.region).is_some_and(|r| r.sealed) => Err(fail(Error::NotSealed)),
-            Some(_) => Ok(()),
+            Some(x) => {
+                let region = self.regions.get(x.region).ok_or(Error::NotSealed);
+                region.and_then(Region::demand_sealed).map_err(fail)
+            }
             None => self.live_process(s.from).map(|_| ()).map_err(|_| fail(Error::ParticipantDead)),
         }
     }

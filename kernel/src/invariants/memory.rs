@@ -1,6 +1,7 @@
 //! Regions and mappings: counts, states, the reaper's list, the pages of each mapping.
 
 use sila_abi::ObjectType;
+use sila_crypto::SecureBool;
 
 use super::{Broken, Rule, Scratch, demand, live_process};
 use crate::create::LoadRequest;
@@ -85,7 +86,12 @@ fn leaf_table(m: &mut impl Machine, root: Frame, address: u64) -> Option<Frame> 
 fn pins(k: &Kernel, s: &mut Scratch) -> Result<(), Broken> {
     for (id, p) in k.processes.iter() {
         let Some(image) = p.image else { continue };
-        demand(k.regions.get(image).is_some_and(|r| r.sealed), Rule::ProcessState, id.index(), 5)?;
+        demand(
+            k.regions.get(image).is_some_and(|r| r.sealed.is_allowed()),
+            Rule::ProcessState,
+            id.index(),
+            5,
+        )?;
         pin(k, s, image)?;
     }
     for request in k.verifier.requests() {
@@ -132,7 +138,7 @@ fn region(s: &Scratch, id: RegionId, r: &Region) -> Result<(), Broken> {
     let kept = !unused || r.pool.is_none() || found.dead || found.begun;
     demand(kept, Rule::Kept, ObjectType::Region as u64, id.index().into())?;
     let whole = r.filled == r.pages;
-    let sealed = !r.sealed || (r.writable == 0 && (whole || found.dead));
+    let sealed = r.sealed == SecureBool::DENY || (r.writable == 0 && (whole || found.dead));
     let begun = whole || found.dead || found.begun;
     demand(sealed && begun && r.filled <= r.pages, Rule::RegionState, id.index(), 1)
 }

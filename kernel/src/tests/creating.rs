@@ -6,7 +6,7 @@ use super::failing::scenes::{self, JOB, KEYS, MADE, SYSTEM};
 use super::signed::SIGNED;
 use super::*;
 use crate::cap::ObjRef;
-use crate::embryo::Recipe;
+use crate::embryo::{Check, Recipe};
 use crate::endow;
 use crate::kernel::PERMANENT;
 use crate::machine::Next;
@@ -171,6 +171,9 @@ fn a_process_is_not_born_into_a_pool_that_has_ended() {
     let own = w.k.processes.get(embryo.process).unwrap().pool;
     w.k.end_pool(own);
     let nothing = endow::plan(&[], endow::Authority::BootManifest, |_| None).unwrap();
-    assert_eq!(w.k.bear(&embryo, &nothing), Err(Error::ObjectGone));
+    let resolved = [u8::MAX; sila_abi::contract::MAX_NODES];
+    let check = Check { made_by: None, verified: true, resolved: &resolved, sources: &|_| None };
+    let born = w.k.bear(&mut w.m, &embryo, &nothing, &recipe, &check);
+    assert_eq!(born.map_err(|fail| fail.error), Err(Error::ObjectGone));
     assert_eq!(w.k.processes.get(embryo.process).unwrap().state, ProcessState::Embryo);
 }

@@ -142,7 +142,7 @@ const DAMAGES: &[(Rule, Damage)] = &[
     (Rule::MappingPages, |b| *b.page(0x80_1000) = 0),
     (Rule::MappingList, |b| b.process().mappings = None),
     (Rule::RegionCounts, |b| b.region(12).writable = 0),
-    (Rule::RegionState, |b| b.region(12).sealed = true),
+    (Rule::RegionState, |b| b.region(12).sealed = sila_crypto::SecureBool::ALLOW),
     (Rule::RegionReaped, |b| {
         let id = b.object(12);
         b.w.k.dead_regions.push(id);
@@ -309,7 +309,9 @@ const MORE: &[(&str, Rule, Damage)] = &[
         let given = b.w.k.pools.get(own).unwrap().frames.limit;
         b.w.k.pools.get_mut(root).unwrap().frames.used -= 200 - given;
     }),
-    ("a sealed image that is written", Rule::RegionState, |b| b.region(12).sealed = true),
+    ("a sealed image that is written", Rule::RegionState, |b| {
+        b.region(12).sealed = sila_crypto::SecureBool::ALLOW
+    }),
     ("a labelled endpoint of another service", Rule::Receiver, |b| {
         let name = Name::new("other").unwrap();
         b.endpoint().label = Some(Label { publisher: name, name });

@@ -27,13 +27,13 @@ const MADE: Slot = Slot(35);
 const SYSTEM: Slot = Slot(6);
 
 /// A creator with all that loading takes, and the right to install records.
-struct Trust {
-    w: World,
-    a: Actor,
+pub struct Trust {
+    pub w: World,
+    pub a: Actor,
 }
 
 impl Trust {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let (mut w, a) = scenes::world();
         let object = ObjRef { kind: ObjectType::Policy, index: 0, generation: PERMANENT };
         w.give(a, POLICY, object, Rights::USE);
@@ -68,7 +68,9 @@ impl Trust {
             self.w.k.schedule(&mut self.w.m);
             self.w.m.run_verification();
             self.w.k.enter(&mut self.w.m, Entry::VerificationDone);
-            self.w.sound();
+            if self.w.checks {
+                self.w.sound();
+            }
         }
         let outcome = self.w.outcome(self.a);
         let words = self.w.words(self.a)[..outcome.words().min(6)].to_vec();
@@ -95,12 +97,24 @@ impl Trust {
     }
 
     /// Loads a module and ends it again.
-    fn load(&mut self, (image, proof): &(Vec<u8>, Vec<u8>)) -> Result<(), (Error, Vec<u64>)> {
+    pub fn load(&mut self, (image, proof): &(Vec<u8>, Vec<u8>)) -> Result<(), (Error, Vec<u64>)> {
         self.create(image, proof)?;
         self.w.invoke(self.a, MADE, Op::ProcessTerminate, &[0]).unwrap();
         self.drop(MADE);
         self.w.settle();
         Ok(())
+    }
+
+    /// Loads a module.
+    pub fn load_and_keep(&mut self, (image, proof): &(Vec<u8>, Vec<u8>)) {
+        self.create(image, proof).unwrap();
+    }
+
+    /// Ends it.
+    pub fn end(&mut self) {
+        self.w.invoke(self.a, MADE, Op::ProcessTerminate, &[0]).unwrap();
+        self.drop(MADE);
+        self.w.settle();
     }
 
     fn create(&mut self, image: &[u8], proof: &[u8]) -> Result<(), (Error, Vec<u64>)> {
@@ -109,6 +123,21 @@ impl Trust {
         self.drop(IMAGE);
         self.drop(PROOF);
         self.w.settle();
+        done.map(|_| ())
+    }
+
+    /// As [`Trust::load`], with something to set right before the image's capability goes.
+    pub fn begin_and_finish(
+        &mut self,
+        (image, proof): &(Vec<u8>, Vec<u8>),
+        mend: impl FnOnce(&mut World, RegionId),
+    ) -> Result<(), (Error, Vec<u64>)> {
+        self.begin_create(image, proof);
+        let region = crate::kernel::id_of(&self.w.k.find(self.a.process, IMAGE).unwrap().cap);
+        let done = self.finish();
+        mend(&mut self.w, region);
+        self.drop(IMAGE);
+        let _ = self.w.invoke(self.a, PROOF, Op::CapDelete, &[]);
         done.map(|_| ())
     }
 
@@ -453,6 +482,53 @@ fn every_flipped_bit_of_a_stored_decision_denies() {
     }
     t.w.k.test_hooks = SecureBool::DENY;
     assert_eq!(t.w.invoke(t.a, Slot(50), Op::TestAccounting, &[]), Err(Error::InvalidOperation));
+}
+
+#[test]
+fn every_flipped_bit_of_a_region_s_seal_neither_lets_write_nor_run() {
+    let mut t = Trust::new();
+    t.w.checks = false;
+    t.region(IMAGE, &[1]);
+    t.region(PROOF, &[1]);
+    let region = crate::kernel::id_of(&t.w.k.find(t.a.process, IMAGE).unwrap().cap);
+    for start in [SecureBool::ALLOW.bits(), SecureBool::DENY.bits()] {
+        for (a, b) in (0..32).flat_map(|a| (a..32).map(move |b| (a, b))) {
+            let flipped = SecureBool::from_bits(start ^ (1 << a) ^ if a == b { 0 } else { 1 << b });
+            t.w.k.regions.get_mut(region).unwrap().sealed = flipped;
+            let map = [PROCESS.0.into(), 0x5000_0000, 0, 1, 1, 52];
+            assert_eq!(t.w.invoke(t.a, IMAGE, Op::RegionMap, &map), Err(Error::IntegrityFault));
+            let create = [IMAGE.0.into(), PROOF.0.into(), POOL.0.into(), 30, 0, MADE.0.into()];
+            assert_eq!(t.w.invoke(t.a, JOB, Op::ProcessCreate, &create), Err(Error::IntegrityFault));
+            for op in [Op::RegionStatus, Op::RegionSeal] {
+                assert_eq!(t.w.invoke(t.a, IMAGE, op, &[]), Err(Error::IntegrityFault));
+            }
+        }
+    }
+}
+
+/// The list of stored decisions is taken from the sources: whoever adds one has to flip its bits here, too.
+#[test]
+fn every_stored_decision_has_its_bits_flipped_above() {
+    fn visit(dir: &std::path::Path, found: &mut Vec<std::string::String>) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && !path.ends_with("tests") {
+                visit(&path, found);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let fields = text.lines().filter_map(|line| line.trim().strip_suffix(": SecureBool,"));
+                found.extend(
+                    fields.map(|field| {
+                        field.trim_start_matches("pub ").trim_start_matches("pub(crate) ").into()
+                    }),
+                );
+            }
+        }
+    }
+    let mut found = Vec::new();
+    visit(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+    found.sort();
+    assert_eq!(found, ["sealed", "test_hooks", "usable"]);
 }
 
 #[test]

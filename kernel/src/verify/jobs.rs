@@ -127,7 +127,8 @@ impl Kernel {
     pub(crate) fn conclusion_step(&mut self, m: &mut impl Machine) {
         let undone = |job: &Job| {
             let embryo = job.failed.and(job.embryo)?;
-            self.processes.get(embryo.process)
+            // Nobody names what did not come to be; if somebody does nevertheless, its record stays like any other's.
+            self.processes.get(embryo.process).filter(|p| p.state != ProcessState::Ended)
         };
         if self.verifier.active.as_deref().and_then(undone).is_some() {
             self.reap_object_step(m);
@@ -207,8 +208,8 @@ impl Kernel {
         work: &Work,
     ) -> Result<bool, Fail> {
         match (&job.request.wanted, &work.verdict) {
-            (Wanted::Load(load), Some(Ok(Verdict::Load { manifest, sif, digest }))) => {
-                self.load_step(m, thread, load, (manifest, sif, *digest), &mut job.embryo)
+            (Wanted::Load(load), Some(Ok(Verdict::Load(verified)))) => {
+                self.load_step(m, thread, load, verified, &mut job.embryo)
             }
             (Wanted::Record { policy, .. }, Some(Ok(Verdict::Record(record)))) => {
                 self.install_record(record, *policy)?;

@@ -148,7 +148,7 @@ fn state(d: &Driver, found: ObjRef, nature: &Nature) -> Check {
     let cap = Cap { object: found, rights: sila_abi::Rights::empty(), badge: 0, origin: Origin::NONE };
     match nature {
         Nature::Region { pages, sealed } => {
-            let r = k.regions.get(id_of(&cap)).map(|r| (u64::from(r.pages), r.sealed));
+            let r = k.regions.get(id_of(&cap)).map(|r| (u64::from(r.pages), r.sealed.is_allowed()));
             demand!(r == Some((*pages, *sealed)), "a Region is {r:?}, not {nature:?}");
         }
         Nature::Mapping { writable, pages, first, .. } => {
