@@ -1,4 +1,5 @@
 //! The command line of `sila`.
+use crate::kit::{BuildModuleArgs, NewModuleArgs};
 use crate::missing::Usage;
 use crate::mutants::MutantsArgs;
 use crate::pkg::args::{InspectArgs, KeygenArgs, PackArgs, VerifyArgs};
@@ -45,7 +46,11 @@ pub enum Command {
     Fuzz(FuzzArgs),
     /// Make root keys and a publisher's key
     Keygen(KeygenArgs),
-    /// Make a signed and compressed package of a program
+    /// Make a folder with a new module: a small service that builds, packs and runs as it is
+    NewModule(NewModuleArgs),
+    /// Build a module's folder, wherever it lies, and say where the ELF file is
+    BuildModule(BuildModuleArgs),
+    /// Make a signed and compressed package of a module's folder, or of a program
     Pack(PackArgs),
     /// Check a package by the very rules of the guest
     Verify(VerifyArgs),

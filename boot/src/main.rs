@@ -27,6 +27,8 @@ fn act(cli: Cli) -> anyhow::Result<u8> {
         Some(Command::Mutants(args)) => boot::mutants::run(&args),
         Some(Command::Fuzz(args)) => boot::fuzz::run(&args),
         Some(Command::Keygen(args)) => args.run().map(|()| 0),
+        Some(Command::NewModule(args)) => args.run().map(|()| 0),
+        Some(Command::BuildModule(args)) => args.run().map(|()| 0),
         Some(Command::Pack(args)) => args.run().map(|()| 0),
         Some(Command::Verify(args)) => args.run().map(|()| 0),
         Some(Command::Inspect(args)) => args.run().map(|()| 0),

@@ -176,7 +176,7 @@ fn an_unknown_module_ends_with_status_1_and_its_name() -> Result<(), Failed> {
 
 fn a_package_with_a_flipped_byte_is_refused_and_the_system_serves_on() -> Result<(), Failed> {
     let scratch = Scratch::new()?;
-    let file = scratch.join("spoilt.silapkg");
+    let file = scratch.join("spoilt.sila");
     std::fs::write(&file, spoilt()?)?;
     let script = "load spoilt; load counter; call counter add 3; poweroff";
     let ran = sila(&["run", "--add-package", file.to_str().unwrap_or_default(), "--script", script])?;
@@ -192,10 +192,46 @@ fn spoilt() -> Result<Vec<u8>> {
     let mut description = ModuleDescription::load(&paths::root()?.join("modules/counter/sila.toml"))?;
     description.module.name = "spoilt".into();
     let elf = std::fs::read(built.programs.get("counter").context("counter was not built")?)?;
-    let mut package = pack_elf(&description, &elf, &test_keys(&paths::state()?)?)?;
+    let mut package = pack_elf(&description, &elf, &test_keys(&paths::state()?)?.publisher)?;
     let at = package.len() / 4;
     *package.get_mut(at).context("an empty package")? ^= 1;
     Ok(package)
+}
+
+fn a_module_outside_the_tree_is_made_built_packed_and_called() -> Result<(), Failed> {
+    let scratch = Scratch::new()?;
+    let dir = scratch.join("a module");
+    let at = dir.to_str().context("a path that is not UTF-8")?;
+    let made = sila(&["new-module", at, "--name", "greeter"])?;
+    made.want(made.status == 0, "new-module should make the folder")?;
+    let early = sila(&["pack", at])?;
+    early.want(early.status == 1 && early.says("build-module"), "pack should want a built program")?;
+    broken_source_is_shown_as_cargo_shows_it(&dir)?;
+    let built = sila(&["build-module", at])?;
+    built.want(built.status == 0 && built.says("x86_64-sila-user/release/greeter"), "it should build")?;
+    let packed = sila(&["pack", at])?;
+    packed.want(packed.status == 0, "it should be packed")?;
+    let package = dir.join("greeter-0.1.0.sila");
+    let file = package.to_str().unwrap_or_default();
+    let verified = sila(&["verify", file])?;
+    verified.want(verified.says("greeter 0.1.0 by sila is good"), "the package should verify")?;
+    let script = "load greeter; call greeter world; stop 6; poweroff";
+    let ran = sila(&["run", "--add-package", file, "--script", script])?;
+    ran.want(ran.status == 0, "the session should end with status 0")?;
+    let answer = "sila/greeter: hello, world; you are number 1";
+    ran.want(ran.out.lines().any(|line| line.trim() == answer), "the module should answer")
+}
+
+/// A type error in the module: the compiler's own words come through, and the status is 1.
+fn broken_source_is_shown_as_cargo_shows_it(dir: &Path) -> Result<(), Failed> {
+    let main = dir.join("src/main.rs");
+    let good = std::fs::read_to_string(&main)?;
+    std::fs::write(&main, good.replace("0_u64", "\"zero\""))?;
+    let ran = sila(&["build-module", dir.to_str().unwrap_or_default()])?;
+    ran.want(ran.status == 1, "a module that does not compile is a failure")?;
+    ran.want(ran.err.contains("src/main.rs:") && ran.err.contains("error["), "the compiler should be heard")?;
+    std::fs::write(&main, good)?;
+    Ok(())
 }
 
 fn main() {
@@ -214,6 +250,7 @@ fn main() {
         an_audited_session_says_that_every_rule_holds
         an_unknown_module_ends_with_status_1_and_its_name
         a_package_with_a_flipped_byte_is_refused_and_the_system_serves_on
+        a_module_outside_the_tree_is_made_built_packed_and_called
     ];
     libtest_mimic::run(&args, trials).exit();
 }

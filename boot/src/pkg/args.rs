@@ -1,14 +1,16 @@
 //! Command lines of `keygen`, `pack`, `verify` and `inspect`. Each `run` prints what it did.
 
 use super::description::ModuleDescription;
-use super::keys::{KeySet, KeygenOptions, keygen, name, test_keys};
+use super::keys::{KeygenOptions, PublisherKey, keygen, name, test_keys};
 use super::{inspect, pack, read, verify};
+use crate::kit::ModuleFolder;
 use crate::missing::Usage;
 use crate::paths;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use sila_abi::trust::Purpose;
-use std::path::PathBuf;
+use sila_crypto::keystore::KeyStore;
+use std::path::{Path, PathBuf};
 
 /// The options of `keygen`.
 #[derive(Debug, Clone, Args)]
@@ -56,46 +58,93 @@ impl KeygenArgs {
     }
 }
 
-fn load_keys(dir: Option<&PathBuf>) -> Result<KeySet> {
-    match dir {
-        Some(dir) => KeySet::load(dir),
-        None => test_keys(&paths::state()?),
+/// Who signs a package, and a store to hold it against if the key folder has a root set.
+struct Signer {
+    publisher: PublisherKey,
+    store: Option<KeyStore>,
+}
+
+impl Signer {
+    fn load(dir: Option<&Path>) -> Result<Self> {
+        let dir = match dir {
+            Some(dir) => dir.to_path_buf(),
+            None => {
+                test_keys(&paths::state()?)?;
+                paths::state()?.join("test-keys")
+            }
+        };
+        let publisher = PublisherKey::load(&dir)?;
+        let root_set = dir.join("rootset.bin");
+        let store = match root_set.exists() {
+            true => Some(verify::key_store(&read(&root_set)?, &read(&dir.join("publisher.cert"))?)?),
+            false => None,
+        };
+        Ok(Self { publisher, store })
     }
 }
+
+/// What the name of every package ends with.
+const ENDING: &str = "sila";
 
 /// The options of `pack`.
 #[derive(Debug, Clone, Args)]
 pub struct PackArgs {
-    /// The program: a static ELF file
-    pub elf: PathBuf,
-    /// Its sila.toml
+    /// A module's folder that `build-module` has built, or a program: a static ELF file
+    #[arg(value_name = "DIR|ELF")]
+    pub from: PathBuf,
+    /// The sila.toml of an ELF file (a folder has its own)
     #[arg(long, value_name = "FILE")]
-    pub description: PathBuf,
-    /// The key folder (default: the test keys)
+    pub description: Option<PathBuf>,
+    /// The publisher's key folder (default: the test keys)
     #[arg(long, value_name = "DIR")]
     pub keys: Option<PathBuf>,
-    /// The package to write
+    /// The package to write (default: NAME-VERSION.sila in the folder, or here)
     #[arg(long, value_name = "FILE.sila")]
-    pub out: PathBuf,
+    pub out: Option<PathBuf>,
 }
 
 impl PackArgs {
-    /// Packs and signs.
+    /// Packs and signs. What the signer's own root set refuses is not written.
     pub fn run(&self) -> Result<()> {
-        let description = ModuleDescription::load(&self.description)?;
-        let keys = load_keys(self.keys.as_ref())?;
-        let package = pack::pack_elf(&description, &read(&self.elf)?, &keys)?;
-        std::fs::write(&self.out, &package)
-            .with_context(|| format!("cannot write {}", self.out.display()))?;
+        self.check()?;
+        let (elf, description) = self.input()?;
+        let signer = Signer::load(self.keys.as_deref())?;
+        let package = pack::pack_elf(&description, &read(&elf)?, &signer.publisher)?;
+        if let Some(store) = &signer.store {
+            verify::verify_package(&package, store).context("the package would be refused")?;
+        }
         let module = &description.module;
-        println!(
-            "packed {} {}: {} bytes in {}",
-            module.name,
-            module.version,
-            package.len(),
-            self.out.display()
-        );
+        let out = self.out.clone().unwrap_or_else(|| {
+            let file = format!("{}-{}.{ENDING}", module.name, module.version);
+            if self.from.is_dir() { self.from.join(file) } else { file.into() }
+        });
+        std::fs::write(&out, &package).with_context(|| format!("cannot write {}", out.display()))?;
+        println!("packed {} {}: {} bytes in {}", module.name, module.version, package.len(), out.display());
         Ok(())
+    }
+
+    /// Refuses what cannot work before anything is read.
+    fn check(&self) -> Result<()> {
+        let ending = |out: &PathBuf| out.extension().is_some_and(|ending| ending == ENDING);
+        if let Some(out) = self.out.as_ref().filter(|out| !ending(out)) {
+            bail!(Usage(format!("{}: a package's name ends in .{ENDING}", out.display())));
+        }
+        match (self.from.is_dir(), &self.description) {
+            (true, Some(_)) => bail!(Usage("a folder has its own sila.toml: leave --description out".into())),
+            (false, None) => bail!(Usage("a program needs --description FILE (a folder does not)".into())),
+            _ => Ok(()),
+        }
+    }
+
+    /// The ELF file and its description.
+    fn input(&self) -> Result<(PathBuf, ModuleDescription)> {
+        match &self.description {
+            Some(file) => Ok((self.from.clone(), ModuleDescription::load(file)?)),
+            None => {
+                let folder = ModuleFolder::open(&self.from)?;
+                Ok((folder.built()?, folder.description))
+            }
+        }
     }
 }
 

@@ -475,7 +475,7 @@ impl RevokedEntry {
 
 fn built_package(input: &BundleInput<'_>, entry: &PackageEntry) -> Result<Content> {
     let description = ModuleDescription::load(&input.root.join(&entry.description))?;
-    let package = pack::pack_elf(&description, &program(input, &entry.program)?, input.keys)?;
+    let package = pack::pack_elf(&description, &program(input, &entry.program)?, &input.keys.publisher)?;
     let version = super::description::version(&description.module.version)?;
     Ok(Content::new(EntryKind::Package, description.name()?, version, package))
 }

@@ -50,6 +50,28 @@ pub struct PublisherKey {
     pub certificate: Certificate,
 }
 
+impl PublisherKey {
+    /// Reads a publisher's key and certificate, which must belong together; root keys need not be there.
+    pub fn load(dir: &Path) -> Result<Self> {
+        let signed = read_record(&dir.join("publisher.cert"))?;
+        let certificate = Certificate::decode(&signed.record).map_err(|e| anyhow!("publisher.cert: {e}"))?;
+        Self::of(dir, certificate)
+    }
+
+    fn of(dir: &Path, certificate: Certificate) -> Result<Self> {
+        let key = load_key(&dir.join("publisher.key"))?;
+        if key.public_key() != certificate.key {
+            bail!("the publisher key in {} is not that of its certificate", dir.display());
+        }
+        Ok(Self { key, certificate })
+    }
+}
+
+/// A record and its signatures as they stand in a file.
+pub(crate) fn read_record(path: &Path) -> Result<SignedRecord> {
+    SignedRecord::decode(&read(path)?).map_err(|e| anyhow!("{}: {e}", path.display()))
+}
+
 /// A whole key folder in memory.
 #[derive(Debug)]
 pub struct KeySet {
@@ -127,15 +149,10 @@ impl KeySet {
         if roots.iter().zip(&root_set.keys).any(|(secret, public)| secret.public_key() != *public) {
             bail!("the root keys in {} are not those of its root set", dir.display());
         }
-        let signed = SignedRecord::decode(&read(&dir.join("publisher.cert"))?)
-            .map_err(|e| anyhow!("publisher.cert: {e}"))?;
+        let signed = read_record(&dir.join("publisher.cert"))?;
         let root = RootKeys::decode(&root_set_bytes).map_err(|e| anyhow!("rootset.bin: {e}"))?;
         let certificate = verify_certificate(&signed, &root).map_err(|e| anyhow!("publisher.cert: {e}"))?;
-        let key = load_key(&dir.join("publisher.key"))?;
-        if key.public_key() != certificate.key {
-            bail!("the publisher key in {} is not that of its certificate", dir.display());
-        }
-        let publisher = PublisherKey { key, certificate: certificate.into_inner() };
+        let publisher = PublisherKey::of(dir, certificate.into_inner())?;
         Ok(Self { roots, root_set, root_set_bytes, publisher, signed_certificate: signed })
     }
 
