@@ -198,28 +198,66 @@ fn spoilt() -> Result<Vec<u8>> {
     Ok(package)
 }
 
-fn a_module_outside_the_tree_is_made_built_packed_and_called() -> Result<(), Failed> {
+fn a_module_of_a_new_publisher_outside_the_tree_is_built_packed_and_called() -> Result<(), Failed> {
     let scratch = Scratch::new()?;
-    let dir = scratch.join("a module");
-    let at = dir.to_str().context("a path that is not UTF-8")?;
-    let made = sila(&["new-module", at, "--name", "greeter"])?;
+    let (dir, keys) = (scratch.join("a module"), scratch.join("acme"));
+    let (at, acme) = (dir.to_str().unwrap_or_default(), keys.to_str().unwrap_or_default());
+    let made = sila(&["new-module", at, "--name", "greeter", "--publisher", "acme"])?;
     made.want(made.status == 0, "new-module should make the folder")?;
     let early = sila(&["pack", at])?;
     early.want(early.status == 1 && early.says("build-module"), "pack should want a built program")?;
     broken_source_is_shown_as_cargo_shows_it(&dir)?;
     let built = sila(&["build-module", at])?;
     built.want(built.status == 0 && built.says("x86_64-sila-user/release/greeter"), "it should build")?;
-    let packed = sila(&["pack", at])?;
+    let foreign = sila(&["pack", at])?;
+    foreign
+        .want(foreign.status == 1 && foreign.says("acme signs greeter"), "the test keys are not acme's")?;
+    let certificate = certify_publisher(&keys, "acme", "greeter")?;
+    let packed = sila(&["pack", at, "--keys", acme])?;
     packed.want(packed.status == 0, "it should be packed")?;
     let package = dir.join("greeter-0.1.0.sila");
     let file = package.to_str().unwrap_or_default();
-    let verified = sila(&["verify", file])?;
-    verified.want(verified.says("greeter 0.1.0 by sila is good"), "the package should verify")?;
-    let script = "load greeter; call greeter world; stop 6; poweroff";
-    let ran = sila(&["run", "--add-package", file, "--script", script])?;
+    for command in [&["verify"][..], &["inspect", "--chain"]] {
+        let ran = sila(&[command, &[file, "--keys", acme]].concat())?;
+        ran.want(ran.status == 0 && ran.says("greeter 0.1.0 by acme is good"), "the chain should hold")?;
+    }
+    let stranger = sila(&["verify", file])?;
+    stranger.want(stranger.status == 1 && stranger.says("not known"), "others do not know acme")?;
+    let script = "load greeter; call greeter world; poweroff";
+    let certificate = certificate.to_str().unwrap_or_default();
+    let ran = sila(&["run", "--add-package", file, "--add-record", certificate, "--script", script])?;
     ran.want(ran.status == 0, "the session should end with status 0")?;
-    let answer = "sila/greeter: hello, world; you are number 1";
+    let answer = "acme/greeter: hello, world; you are number 1";
     ran.want(ran.out.lines().any(|line| line.trim() == answer), "the module should answer")
+}
+
+/// Makes a key for a publisher in `keys` and certifies it with the test keys; the answer is the certificate's file.
+fn certify_publisher(keys: &Path, publisher: &str, prefix: &str) -> Result<PathBuf, Failed> {
+    test_keys(&paths::state()?)?;
+    let (dir, root) = (keys.to_str().unwrap_or_default(), paths::state()?.join("test-keys"));
+    let made = sila(&["keygen", dir, "--publisher-only", "--publisher", publisher, "--purpose", "test"])?;
+    made.want(made.status == 0, "keygen should make the publisher's key")?;
+    let (ceiling, out) = (paths::root()?.join("boot/ceiling-module.toml"), keys.join("publisher.cert"));
+    let signed = sila(&[
+        "certify",
+        "--keys",
+        root.to_str().unwrap_or_default(),
+        "--publisher-key",
+        dir,
+        "--publisher",
+        publisher,
+        "--prefix",
+        prefix,
+        "--sequence",
+        "1",
+        "--ceiling",
+        ceiling.to_str().unwrap_or_default(),
+        "--out",
+        out.to_str().unwrap_or_default(),
+    ])?;
+    signed.want(signed.status == 0, "the root should certify it")?;
+    std::fs::copy(root.join("rootset.bin"), keys.join("rootset.bin"))?;
+    Ok(out)
 }
 
 /// A type error in the module: the compiler's own words come through, and the status is 1.
@@ -250,7 +288,7 @@ fn main() {
         an_audited_session_says_that_every_rule_holds
         an_unknown_module_ends_with_status_1_and_its_name
         a_package_with_a_flipped_byte_is_refused_and_the_system_serves_on
-        a_module_outside_the_tree_is_made_built_packed_and_called
+        a_module_of_a_new_publisher_outside_the_tree_is_built_packed_and_called
     ];
     libtest_mimic::run(&args, trials).exit();
 }

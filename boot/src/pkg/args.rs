@@ -1,62 +1,18 @@
-//! Command lines of `keygen`, `pack`, `verify` and `inspect`. Each `run` prints what it did.
+//! Command lines of `pack`, `verify` and `inspect`. Each `run` prints what it did.
 
 use super::description::ModuleDescription;
-use super::keys::{KeygenOptions, PublisherKey, keygen, name, test_keys};
+use super::grants::Yardstick;
+use super::inspect::View;
+use super::keys::{PublisherKey, test_keys};
+use super::trust::Trust;
 use super::{inspect, pack, read, verify};
 use crate::kit::ModuleFolder;
 use crate::missing::Usage;
 use crate::paths;
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use sila_abi::trust::Purpose;
 use sila_crypto::keystore::KeyStore;
 use std::path::{Path, PathBuf};
-
-/// The options of `keygen`.
-#[derive(Debug, Clone, Args)]
-pub struct KeygenArgs {
-    /// The folder to make
-    pub dir: PathBuf,
-    /// The publisher's name
-    #[arg(long)]
-    pub publisher: String,
-    /// What the keys are for
-    #[arg(long, default_value = "release", value_parser = ["test", "release"])]
-    pub purpose: String,
-    /// Number of root keys
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=8))]
-    pub roots: u8,
-    /// Root signatures that a record needs
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=8))]
-    pub threshold: u8,
-    /// Name prefix of the publisher's modules (may be repeated; none: any name)
-    #[arg(long = "prefix", value_name = "PREFIX")]
-    pub prefixes: Vec<String>,
-}
-
-impl KeygenArgs {
-    /// Makes the keys.
-    pub fn run(&self) -> Result<()> {
-        if self.threshold > self.roots {
-            bail!(Usage(format!(
-                "a threshold of {} needs at least as many root keys, not {}",
-                self.threshold, self.roots
-            )));
-        }
-        let given = |text: &str| name(text).map_err(|e| Usage(format!("{e:#}")));
-        let prefixes = self.prefixes.iter().map(|p| given(p)).collect::<Result<Vec<_>, _>>()?;
-        let purpose = if self.purpose == "test" { Purpose::Test } else { Purpose::Release };
-        let publisher = given(&self.publisher)?;
-        let (roots, threshold) = (self.roots, self.threshold);
-        keygen(&self.dir, &KeygenOptions { publisher, purpose, roots, threshold, prefixes })?;
-        println!(
-            "made {} keys for {publisher} in {}: {roots} root keys ({threshold} must sign), 1 publisher key",
-            self.purpose,
-            self.dir.display()
-        );
-        Ok(())
-    }
-}
 
 /// Who signs a package, and a store to hold it against if the key folder has a root set.
 struct Signer {
@@ -74,11 +30,8 @@ impl Signer {
             }
         };
         let publisher = PublisherKey::load(&dir)?;
-        let root_set = dir.join("rootset.bin");
-        let store = match root_set.exists() {
-            true => Some(verify::key_store(&read(&root_set)?, &read(&dir.join("publisher.cert"))?)?),
-            false => None,
-        };
+        let has_root = dir.join("rootset.bin").exists();
+        let store = if has_root { Some(Trust::load(&dir)?.store) } else { None };
         Ok(Self { publisher, store })
     }
 }
@@ -153,7 +106,7 @@ impl PackArgs {
 pub struct VerifyArgs {
     /// The package
     pub package: PathBuf,
-    /// The key folder; rootset.bin and publisher.cert are enough (default: the test keys)
+    /// A folder with rootset.bin and records; secret keys need not be there (default: the test keys)
     #[arg(long, value_name = "DIR")]
     pub keys: Option<PathBuf>,
 }
@@ -161,12 +114,8 @@ pub struct VerifyArgs {
 impl VerifyArgs {
     /// Runs the whole chain; an error is the refusal.
     pub fn run(&self) -> Result<()> {
-        let dir = match &self.keys {
-            Some(dir) => dir.clone(),
-            None => paths::state()?.join("test-keys"),
-        };
-        let store = verify::key_store(&read(&dir.join("rootset.bin"))?, &read(&dir.join("publisher.cert"))?)?;
-        let accepted = verify::verify_package(&read(&self.package)?, &store)
+        let trust = Trust::load(&trust_folder(self.keys.as_deref())?)?;
+        let accepted = verify::verify_package(&read(&self.package)?, &trust.store)
             .with_context(|| format!("{} is refused", self.package.display()))?;
         let manifest = &accepted.manifest;
         println!("{} {} by {} is good", manifest.name, manifest.version, manifest.publisher);
@@ -174,17 +123,44 @@ impl VerifyArgs {
     }
 }
 
+/// The folder of keys and records that was named, or the test keys'.
+fn trust_folder(given: Option<&Path>) -> Result<PathBuf> {
+    given.map_or_else(|| Ok(paths::state()?.join("test-keys")), |dir| Ok(dir.to_path_buf()))
+}
+
 /// The options of `inspect`.
 #[derive(Debug, Clone, Args)]
 pub struct InspectArgs {
-    /// A package, boot bundle or image
+    /// A package, trust record, boot bundle or image
     pub file: PathBuf,
+    /// A folder with rootset.bin and records to check signatures with (default: the test keys, if there are any)
+    #[arg(long, value_name = "DIR")]
+    pub keys: Option<PathBuf>,
+    /// Show the chain of trust of a package or record, link by link; a broken one is a failure
+    #[arg(long, conflicts_with = "policy")]
+    pub chain: bool,
+    /// Say what this policy would grant: a text with the section [policy], or a .policy record
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
 }
 
 impl InspectArgs {
-    /// Prints what the file holds.
+    /// Prints what the file holds; with `--chain`, an error is the rule that is broken.
     pub fn run(&self) -> Result<()> {
-        print!("{}", inspect::inspect(&read(&self.file)?)?);
+        let bytes = read(&self.file)?;
+        let dir = trust_folder(self.keys.as_deref())?;
+        if self.chain {
+            let report = inspect::inspect_chain(&bytes, &Trust::load(&dir)?)?;
+            print!("{}", report.text);
+            return match report.broken {
+                Some(rule) => bail!("the chain of {} does not hold: {rule}", self.file.display()),
+                None => Ok(()),
+            };
+        }
+        let known = self.keys.is_some() || dir.join("rootset.bin").exists();
+        let trust = if known { Some(Trust::load(&dir)?) } else { None };
+        let yardstick = Yardstick::choose(self.policy.as_deref(), trust.as_ref())?;
+        print!("{}", inspect::inspect(&bytes, &View { trust: trust.as_ref(), yardstick: &yardstick })?);
         Ok(())
     }
 }
