@@ -76,7 +76,7 @@ pub struct CertifyArgs {
     /// The versions that its modules may have, both ends included (default: all)
     #[arg(long, value_name = "LOW..HIGH")]
     pub versions: Option<String>,
-    /// What its modules may ask for at most (see boot/ceiling-module.toml)
+    /// What its modules may ask for at most (see boot/ceiling-module.toml, boot/ceiling-system.toml)
     #[arg(long, value_name = "FILE.toml")]
     pub ceiling: PathBuf,
     /// What the key may sign for (default: what the root set is for)

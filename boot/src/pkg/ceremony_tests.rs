@@ -216,6 +216,12 @@ fn ceilings_name_what_is_wrong() {
 }
 
 #[test]
+fn the_systems_ceiling_is_the_one_that_keygen_gives() {
+    let path = root().unwrap().join("boot/ceiling-system.toml");
+    assert_eq!(super::ceremony::read_ceiling(&path).unwrap(), super::keys::full_ceiling().unwrap());
+}
+
+#[test]
 fn holders_of_single_keys_sign_one_after_the_other() {
     let desk = Desk::new();
     desk.holder("anna", &["rootset.bin", "root-0.key"]);
