@@ -1,7 +1,7 @@
 //! Command lines of `pack`, `verify` and `inspect`. Each `run` prints what it did.
 
 use super::description::ModuleDescription;
-use super::grants::Yardstick;
+use super::grants::{self, Yardstick};
 use super::inspect::View;
 use super::keys::{PublisherKey, test_keys};
 use super::trust::Trust;
@@ -119,6 +119,10 @@ impl VerifyArgs {
             .with_context(|| format!("{} is refused", self.package.display()))?;
         let manifest = &accepted.manifest;
         println!("{} {} by {} is good", manifest.name, manifest.version, manifest.publisher);
+        // Another system may have another policy, so that this is no verdict on the package.
+        for line in grants::refusals(manifest, &trust.policy) {
+            eprintln!("sila: by the policy of {}, {line}", trust.dir.display());
+        }
         Ok(())
     }
 }

@@ -52,6 +52,14 @@ pub fn write_grants(out: &mut String, manifest: &Manifest, yardstick: &Yardstick
     Ok(())
 }
 
+/// One sentence for each mandatory request that the policy refuses: a system with this policy does not load the module.
+pub fn refusals(manifest: &Manifest, policy: &Policy) -> Vec<String> {
+    let refused = |request: &&CapRequest| request.mandatory && policy.permit(manifest, request).is_err();
+    let all = manifest.requests.iter().filter(refused);
+    all.map(|r| format!("slot {}, {}: {}", r.slot, asked(manifest, r), verdict(policy, manifest, r)))
+        .collect()
+}
+
 /// What a request asks for, in short.
 fn asked(manifest: &Manifest, request: &CapRequest) -> String {
     let rights: Vec<_> =

@@ -170,11 +170,16 @@ fn the_policys_verdict_stands_beside_every_request() {
             "slot 11      Region READ, amount 8192: granted by rule `region`",
         ],
     );
+    let manifest = description().to_manifest().unwrap();
+    assert!(super::grants::refusals(&manifest, &super::policy::default_policy().unwrap()).is_empty());
     let strict = "sequence = 9\n\
         [[rule]]\nname = \"few\"\nobject = \"Region\"\nrights = [\"ALL\"]\namount = 4096\n\
         [[rule]]\nname = \"watch\"\nobject = \"Notification\"\nrights = [\"RECV\"]\n\
         [[rule]]\nname = \"mine\"\npublisher = \"acme\"\nmodule = \"acme\"\nobject = \"Pool\"\nrights = [\"ALL\"]\n";
     let policy = toml::from_str::<PolicySection>(strict).unwrap().to_policy().unwrap();
+    let refused = super::grants::refusals(&manifest, &policy);
+    assert_eq!(refused.len(), 2, "{refused:?}");
+    assert!(refused[0].starts_with("slot 9, Notification SEND: REFUSED: rule `watch`"), "{refused:?}");
     let yardstick = Yardstick { policy, source: "strict.toml".into() };
     let text = inspect(&desk.package(), &View { trust: None, yardstick: &yardstick }).unwrap();
     has(
