@@ -126,20 +126,34 @@ pub fn cargo(tools: &Toolchain, kind: Kind, dir: &Path) -> Result<Command> {
     Ok(command)
 }
 
-/// Environment, library and target of a nested call.
+/// Environment, library, target and features of a nested call for a crate of the tree, whose lock file holds.
 fn prepare(command: &mut Command, tools: &Toolchain, kind: Kind, dir: &Path) -> Result<()> {
+    command.arg("--locked");
+    if kind != Kind::Uefi {
+        command.args(["--features", "bare-metal"]);
+    }
+    aim(command, tools, kind, dir)
+}
+
+/// Environment, library and target of a nested call for a crate in `dir`.
+fn aim(command: &mut Command, tools: &Toolchain, kind: Kind, dir: &Path) -> Result<()> {
     command.envs(environment(tools, kind)?).current_dir(dir);
-    command.args(["--locked", "-Zbuild-std-features=compiler-builtins-mem"]);
+    command.arg("-Zbuild-std-features=compiler-builtins-mem");
     let root = paths::root()?;
     match kind {
         Kind::Uefi => command.args(["-Zbuild-std=core", "--target", "x86_64-unknown-uefi"]),
         Kind::Kernel | Kind::User => {
             let target = if kind == Kind::Kernel { "x86_64-sila.json" } else { "x86_64-sila-user.json" };
-            command.args(["-Zbuild-std=core,alloc,compiler_builtins", "-Zjson-target-spec"]);
-            command.args(["--features", "bare-metal", "--target"]).arg(root.join(target))
+            command.args(["-Zbuild-std=core,alloc,compiler_builtins", "-Zjson-target-spec", "--target"]);
+            command.arg(root.join(target))
         }
     };
     Ok(())
+}
+
+/// Environment, library and target of a nested call for a user program outside the tree.
+pub fn user_target(command: &mut Command, tools: &Toolchain, dir: &Path) -> Result<()> {
+    aim(command, tools, Kind::User, dir)
 }
 
 /// Lints the bare-metal programs with the toolchain's own clippy.

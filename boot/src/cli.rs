@@ -1,7 +1,12 @@
 //! The command line of `sila`.
+use crate::kit::{BuildModuleArgs, NewModuleArgs};
 use crate::missing::Usage;
 use crate::mutants::MutantsArgs;
-use crate::pkg::args::{InspectArgs, KeygenArgs, PackArgs, VerifyArgs};
+use crate::pkg::args::{InspectArgs, PackArgs, VerifyArgs};
+use crate::pkg::ceremony_args::{
+    AddSignatureArgs, CertifyArgs, FloorsArgs, PolicyArgs, RevokeArgs, RootsetArgs,
+};
+use crate::pkg::keygen::KeygenArgs;
 use crate::qemu::Board;
 use crate::{image, script};
 use anyhow::Context;
@@ -43,13 +48,29 @@ pub enum Command {
     Mutants(MutantsArgs),
     /// Make random system calls in ring 3 and hold the kernel against its rules
     Fuzz(FuzzArgs),
-    /// Make root keys and a publisher's key
-    Keygen(KeygenArgs),
-    /// Make a signed and compressed package of a program
+    /// Make root keys, a publisher's key, or both
+    Keygen(Box<KeygenArgs>),
+    /// Certify a publisher's key: which names, versions and capabilities its modules may have
+    Certify(Box<CertifyArgs>),
+    /// Take back a publisher's key, or some versions of a module
+    Revoke(RevokeArgs),
+    /// Make a new root set the successor of an old one
+    Rootset(RootsetArgs),
+    /// Sign a system policy
+    Policy(PolicyArgs),
+    /// Sign a record that raises the floors of modules
+    Floors(FloorsArgs),
+    /// Add another root key's signature to a record
+    AddSignature(AddSignatureArgs),
+    /// Make a folder with a new module: a small service that builds, packs and runs as it is
+    NewModule(NewModuleArgs),
+    /// Build a module's folder, wherever it lies, and say where the ELF file is
+    BuildModule(BuildModuleArgs),
+    /// Make a signed and compressed package of a module's folder, or of a program
     Pack(PackArgs),
     /// Check a package by the very rules of the guest
     Verify(VerifyArgs),
-    /// Show what a package, boot bundle or module image holds
+    /// Show what a package, trust record, boot bundle or module image holds
     Inspect(InspectArgs),
     /// Write an image to a removable disk and read it back
     Flash(FlashArgs),
@@ -63,9 +84,15 @@ pub struct SystemArgs {
     /// Put this package file into the boot bundle, too (may be repeated)
     #[arg(long = "add-package", value_name = "FILE")]
     pub packages: Vec<PathBuf>,
+    /// Put this certificate, revocation, policy or floor record into the boot manifest (may be repeated)
+    #[arg(long = "add-record", value_name = "FILE")]
+    pub records: Vec<PathBuf>,
     /// Sign with the keys in this folder instead of the test keys (see keygen)
     #[arg(long, value_name = "DIR")]
     pub keys: Option<PathBuf>,
+    /// The folder with the publisher's key and certificate, if the root keys' folder has none
+    #[arg(long, value_name = "DIR", requires = "keys")]
+    pub publisher_keys: Option<PathBuf>,
     /// Describe the boot bundle by this file instead of boot/bundle.toml
     #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub bundle: Option<PathBuf>,
@@ -87,7 +114,7 @@ pub struct RunArgs {
     #[command(flatten)]
     pub system: SystemArgs,
     /// Run this image instead of building one
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["packages", "ramdisk"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["packages", "records", "ramdisk"])]
     pub image: Option<PathBuf>,
     /// QEMU's machine type
     #[arg(long, default_value = "q35")]
@@ -160,7 +187,8 @@ impl SystemArgs {
     /// Refuses input files that cannot be read.
     pub fn check_files(&self) -> anyhow::Result<()> {
         let others = [&self.bundle, &self.kernel].into_iter().flatten();
-        self.packages.iter().chain(others).try_for_each(|path| readable(path))
+        let given = self.packages.iter().chain(&self.records);
+        given.chain(others).try_for_each(|path| readable(path))
     }
 }
 

@@ -20,6 +20,7 @@ pub mod fuzz_results;
 pub mod gdb;
 pub mod guest;
 pub mod image;
+pub mod kit;
 pub mod missing;
 pub mod mutants;
 pub mod nested;

@@ -21,7 +21,7 @@ enum Line {
 }
 
 /// An error as it is shown: a linker's whole command line and what follows a screenful stay in the log.
-fn brief(text: &str) -> String {
+pub(crate) fn brief(text: &str) -> String {
     const LINES: usize = 40;
     let command = |line: &&str| !line.trim_start_matches([' ', '=']).starts_with("note:  \"");
     let mut lines: Vec<&str> = text.lines().filter(command).take(LINES + 1).collect();

@@ -30,8 +30,12 @@ pub struct BundleOptions {
     pub description: Option<PathBuf>,
     /// More packages, taken as they are.
     pub packages: Vec<PathBuf>,
+    /// Records that become part of the boot manifest.
+    pub records: Vec<PathBuf>,
     /// The folder of the keys that sign; `None` is the test keys.
     pub keys: Option<PathBuf>,
+    /// The folder of the publisher's key; `None` is the same folder.
+    pub publisher_keys: Option<PathBuf>,
     /// Data for in-guest tests.
     pub test_data: Vec<(String, Vec<u8>)>,
 }
@@ -55,7 +59,9 @@ pub fn make_image(args: &SystemArgs, out: &Path) -> Result<Image> {
     let options = BundleOptions {
         description: args.bundle.clone(),
         packages: args.packages.clone(),
+        records: args.records.clone(),
         keys: args.keys.clone(),
+        publisher_keys: args.publisher_keys.clone(),
         test_data: Vec::new(),
     };
     let built = build(args.kernel.as_deref(), args.ramdisk.is_none().then_some(&options))?;
@@ -94,7 +100,7 @@ pub fn make_bundle(built: &Built, options: &BundleOptions) -> Result<Vec<u8>> {
     step.at("keys");
     let description = options.describe()?;
     let keys = match &options.keys {
-        Some(dir) => KeySet::load(dir)?,
+        Some(dir) => KeySet::load_both(dir, options.publisher_keys.as_ref().unwrap_or(dir))?,
         None => test_keys(&paths::state()?)?,
     };
     step.at("modules");
@@ -103,6 +109,7 @@ pub fn make_bundle(built: &Built, options: &BundleOptions) -> Result<Vec<u8>> {
         description: &description,
         programs: &built.programs,
         packages: &options.packages,
+        records: &options.records,
         test_data: &options.test_data,
         keys: &keys,
     })?;

@@ -1,6 +1,7 @@
 //! The boot bundle: `boot/bundle.toml` says what the kernel makes and starts; here it becomes a signed boot manifest
 //! with everything it names.
 
+use super::bundle_records::{add_records, check_added, store_of_boot};
 use super::description::{ModuleDescription, rights};
 use super::keys::{KeySet, list, name};
 use super::policy::PolicySection;
@@ -18,6 +19,7 @@ use sila_abi::package::Package;
 use sila_abi::record::{Name, Version, VersionRange};
 use sila_abi::sif::PAGE_SIZE;
 use sila_abi::trust::{Certificate, Purpose, Record, Revocation, RevokedItem};
+use sila_crypto::chain::RootKeys;
 use sila_crypto::hash::id_digest;
 use sila_crypto::scheme::Domain;
 use std::collections::BTreeMap;
@@ -312,6 +314,8 @@ pub struct BundleInput<'a> {
     pub programs: &'a BTreeMap<String, PathBuf>,
     /// More packages; they come before the built ones and are taken as they are.
     pub packages: &'a [PathBuf],
+    /// Certificates, revocations, floors and a policy that become part of the boot manifest.
+    pub records: &'a [PathBuf],
     /// Data for in-guest tests.
     pub test_data: &'a [(String, Vec<u8>)],
     /// All keys.
@@ -344,9 +348,13 @@ pub fn build(input: &BundleInput<'_>) -> Result<Vec<u8>> {
     for entry in &input.description.modules {
         modules.push(bootstrap_module(input, entry, &mut contents)?);
     }
-    let boot = boot_manifest(input, modules)?;
+    let root = RootKeys::decode(&input.keys.root_set_bytes).map_err(|e| anyhow!("the root set: {e}"))?;
+    let mut boot = boot_manifest(input, modules)?;
+    let floors = add_records(&mut boot, input.records, &root)?;
     let encoded = boot.encode().map_err(|e| anyhow!("the boot manifest: {e}"))?;
-    let signatures = input.keys.root_signatures(Domain::Boot, &encoded)?.encode()?;
+    let signatures = input.keys.root_signatures(Domain::Boot, &encoded)?;
+    let store = store_of_boot(&encoded, &signatures, &root)?;
+    let signatures = signatures.encode()?;
     let root_set = input.keys.root_set_bytes.clone();
     let head = [
         (EntryKind::RootSet, "root-set", root_set),
@@ -357,9 +365,14 @@ pub fn build(input: &BundleInput<'_>) -> Result<Vec<u8>> {
     for (kind, text, data) in head {
         all.push(Content::new(kind, name(text)?, Version::MIN, data));
     }
+    if let Some(data) = floors {
+        all.push(Content::new(EntryKind::FloorRecord, name("floors")?, Version::MIN, data));
+    }
     all.append(&mut contents);
     for path in input.packages {
-        all.push(added_package(path)?);
+        let added = added_package(path)?;
+        check_added(path, &added.data, boot.purpose, &store)?;
+        all.push(added);
     }
     for entry in &input.description.packages {
         all.push(built_package(input, entry)?);
@@ -475,7 +488,7 @@ impl RevokedEntry {
 
 fn built_package(input: &BundleInput<'_>, entry: &PackageEntry) -> Result<Content> {
     let description = ModuleDescription::load(&input.root.join(&entry.description))?;
-    let package = pack::pack_elf(&description, &program(input, &entry.program)?, input.keys)?;
+    let package = pack::pack_elf(&description, &program(input, &entry.program)?, &input.keys.publisher)?;
     let version = super::description::version(&description.module.version)?;
     Ok(Content::new(EntryKind::Package, description.name()?, version, package))
 }

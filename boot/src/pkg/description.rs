@@ -67,6 +67,8 @@ pub struct ModuleSection {
     pub name: String,
     /// `major.minor.patch`.
     pub version: String,
+    /// Who is to sign it; left out: whoever packs it.
+    pub publisher: Option<String>,
     /// Compared with the floor.
     #[serde(default = "one")]
     pub security_version: u32,
@@ -248,7 +250,7 @@ impl ModuleDescription {
             version: version(&module.version)?,
             security_version: module.security_version,
             kind: kind(&module.kind)?,
-            publisher: name("unsigned")?,
+            publisher: name(module.publisher.as_deref().unwrap_or("unsigned"))?,
             key_id: [0; 32],
             algorithm: 0,
             image_digest: [0; 32],

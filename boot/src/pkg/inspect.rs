@@ -1,63 +1,130 @@
-//! What a package, bundle or image holds, as text for a reviewer. Inspecting proves nothing: `verify` does.
+//! What a package, bundle, image or trust record holds, as text for a reviewer. Inspecting proves nothing: `verify`
+//! does, and `inspect --chain` says why.
 
+use super::chain_view::{self, ChainReport};
 use super::description::object_name;
+use super::expression::{Expressions, moment};
+use super::grants::{self, Yardstick};
 use super::hex;
-use super::verify::purpose_name;
+use super::record_view::{self, algorithm_name, range};
+use super::trust::Trust;
+use super::verify::{purpose_name, unpack};
 use anyhow::{Result, anyhow, bail};
 use sila_abi::boot::{BUNDLE_MAGIC, BootManifest, Bundle, EntryKind};
-use sila_abi::manifest::{CapRequest, Manifest, Selector};
+use sila_abi::contract::Contract;
+use sila_abi::manifest::{CapRequest, Manifest, ModuleKind, Selector};
 use sila_abi::package::{PACKAGE_MAGIC, Package};
 use sila_abi::rights::Rights;
 use sila_abi::sif::{PAGE_SIZE, SIF_MAGIC, Sif, SifHeader};
-use sila_abi::trust::Record;
+use sila_abi::trust::{FloorRecord, Record, RootSet, SignedRecord};
+use sila_crypto::chain::KeySource;
 use sila_crypto::hash::id_digest;
 use std::fmt::Write;
 
-/// Describes a package, a boot bundle or an image.
-pub fn inspect(bytes: &[u8]) -> Result<String> {
+/// What to look at a file with.
+pub struct View<'a> {
+    /// Keys and records; none: signatures are not checked.
+    pub trust: Option<&'a Trust>,
+    /// What requests are held against.
+    pub yardstick: &'a Yardstick,
+}
+
+/// Describes a package, a boot bundle, an image or a trust record.
+pub fn inspect(bytes: &[u8], view: &View<'_>) -> Result<String> {
     match bytes.get(..8) {
-        Some(magic) if magic == PACKAGE_MAGIC => inspect_package(bytes),
+        Some(magic) if magic == PACKAGE_MAGIC => inspect_package(bytes, view),
         Some(magic) if magic == BUNDLE_MAGIC => inspect_bundle(bytes),
         Some(magic) if magic == SIF_MAGIC => inspect_image(bytes),
-        _ => bail!("neither a package nor a boot bundle nor an image"),
+        _ => inspect_record(bytes),
     }
 }
 
-fn inspect_package(bytes: &[u8]) -> Result<String> {
-    let package = Package::parse(bytes).map_err(|e| anyhow!("the package: {e}"))?;
-    let manifest = Manifest::decode(package.manifest)?;
+/// Describes the chain of trust of a package or a record.
+pub fn inspect_chain(bytes: &[u8], trust: &Trust) -> Result<ChainReport> {
+    if bytes.get(..8) == Some(&PACKAGE_MAGIC) {
+        return chain_view::package_chain(bytes, trust);
+    }
+    let signed =
+        SignedRecord::decode(bytes).map_err(|e| anyhow!("neither a package nor a signed record ({e})"))?;
+    chain_view::record_chain(&signed, trust)
+}
+
+/// A signed record, or a root set as key folders hold it.
+fn inspect_record(bytes: &[u8]) -> Result<String> {
     let mut out = String::new();
-    writeln!(out, "package        {} bytes, signatures not checked (see `verify`)", bytes.len())?;
-    writeln!(out, "key            {} (algorithm {})", hex(&package.header.key_id), package.header.algorithm)?;
-    writeln!(
-        out,
-        "manifest       {} bytes, digest {}",
-        package.manifest.len(),
-        hex(&id_digest(package.manifest))
-    )?;
-    for (what, signature) in
-        [("package", package.package_sig), ("manifest", package.manifest_sig), ("binary", package.binary_sig)]
-    {
+    if let Ok(signed) = SignedRecord::decode(bytes) {
+        record_view::write_signed(&mut out, &signed)?;
+    } else if let Ok(set) = RootSet::decode(bytes) {
+        record_view::write_root_set(&mut out, &set)?;
+        writeln!(out, "               without signatures: who uses it trusts where it came from")?;
+    } else if let Ok(record) = FloorRecord::decode(bytes) {
+        record_view::write_floors(&mut out, &record)?;
         writeln!(
             out,
-            "signature      {what}: {} bytes, id {}",
-            signature.len(),
-            hex(&id_digest(signature)[..8])
+            "               without signatures: raises a floor only as far as a package of the bundle"
         )?;
-    }
-    write_manifest(&mut out, &manifest)?;
-    if let Ok(image) = image_of(&manifest, package.payload) {
-        write_image(&mut out, &image)?;
+    } else {
+        bail!("neither a package nor a boot bundle nor an image nor a trust record");
     }
     Ok(out)
 }
 
+fn inspect_package(bytes: &[u8], view: &View<'_>) -> Result<String> {
+    let package = Package::parse(bytes).map_err(|e| anyhow!("the package: {e}"))?;
+    let manifest = Manifest::decode(package.manifest)?;
+    let mut out = String::new();
+    writeln!(
+        out,
+        "package        {} bytes: manifest {}, payload {}, signatures 3 of {}",
+        bytes.len(),
+        package.manifest.len(),
+        package.payload.len(),
+        package.package_sig.len()
+    )?;
+    writeln!(out, "manifest       digest {}", hex(&id_digest(package.manifest)))?;
+    write_signatures(&mut out, &package, view.trust)?;
+    write_manifest(&mut out, &manifest)?;
+    match image_of(&manifest, package.payload) {
+        Ok(image) => write_image(&mut out, &image)?,
+        Err(error) => writeln!(out, "segment        none shown: {error}")?,
+    }
+    grants::write_grants(&mut out, &manifest, view.yardstick)?;
+    Ok(out)
+}
+
+/// Each signature: by which key, whether it is valid, and whose certificate says so.
+fn write_signatures(out: &mut String, package: &Package<'_>, trust: Option<&Trust>) -> Result<()> {
+    let id = &package.header.key_id;
+    let algorithm = algorithm_name(package.header.algorithm.get());
+    writeln!(out, "key            {algorithm}, id {}", hex(id))?;
+    let publisher = trust.and_then(|trust| trust.store.publisher(id));
+    match publisher.map(|publisher| publisher.certificate) {
+        Some(c) => {
+            let revoked = trust.is_some_and(|trust| trust.is_revoked(id));
+            let standing = if revoked { ", REVOKED" } else { "" };
+            let purpose = purpose_name(c.purpose);
+            writeln!(
+                out,
+                "certified      for {}, sequence {}, purpose {purpose}{standing}",
+                c.publisher, c.sequence
+            )?;
+        }
+        None => writeln!(out, "certified      by nobody known here (--keys DIR names a folder of keys)")?,
+    }
+    let verdicts = chain_view::package_signatures(package, publisher.map(|publisher| publisher.key));
+    for (what, verdict) in verdicts {
+        writeln!(out, "signature      {what}: {}", verdict.word())?;
+    }
+    Ok(())
+}
+
+/// The layout of the image inside a package.
 fn image_of(manifest: &Manifest, payload: &[u8]) -> Result<Sif> {
-    let limit = usize::try_from(manifest.image_len)?;
-    let image = match manifest.codec {
-        sila_abi::manifest::Codec::None => payload.to_vec(),
-        sila_abi::manifest::Codec::Zstd => zstd::bulk::decompress(payload, limit)?,
-    };
+    if manifest.kind == ModuleKind::Model {
+        bail!("a model has no segments");
+    }
+    let image =
+        unpack(manifest, payload).map_err(|e| anyhow!("the payload cannot be unpacked: {}", e.describe()))?;
     Ok(SifHeader::parse(image.get(..PAGE_SIZE as usize).unwrap_or_default(), image.len() as u64)?)
 }
 
@@ -115,16 +182,40 @@ pub fn write_manifest(out: &mut String, m: &Manifest) -> Result<()> {
         write_request(out, request)?;
     }
     for d in &m.dependencies {
-        writeln!(out, "dependency     {}/{} {}..={}", d.publisher, d.name, d.versions.min, d.versions.max)?;
+        let table = if d.export_digest == [0; 32] {
+            String::new()
+        } else {
+            format!(", exports {}", hex(&d.export_digest))
+        };
+        writeln!(out, "dependency     {}/{}, versions {}{table}", d.publisher, d.name, range(&d.versions))?;
     }
-    let c = &m.contract;
-    let (nodes, codes) = (c.nodes.len(), c.init_failure_codes.len());
-    writeln!(
-        out,
-        "contract       {} predicates over {nodes} nodes, {codes} failure codes",
-        c.predicates.len()
-    )?;
     writeln!(out, "state schema   {}", m.state_schema)?;
+    write_contract(out, &m.contract)
+}
+
+/// The contract: each condition as a person reads it.
+fn write_contract(out: &mut String, contract: &Contract) -> Result<()> {
+    if *contract == Contract::default() {
+        writeln!(out, "contract       none")?;
+        return Ok(());
+    }
+    let count = |list: usize, what: &str| format!("{list} {what}{}", if list == 1 { "" } else { "s" });
+    let (predicates, nodes) = (contract.predicates.len(), contract.nodes.len());
+    writeln!(out, "contract       {} over {}", count(predicates, "predicate"), count(nodes, "node"))?;
+    if let Some(entry) = contract.fault_entry {
+        writeln!(out, "  fault entry  {entry:#x}")?;
+    }
+    if !contract.init_failure_codes.is_empty() {
+        let codes: Vec<_> = contract.init_failure_codes.iter().map(u32::to_string).collect();
+        writeln!(out, "  init fails   with {}", codes.join(", "))?;
+    }
+    let expressions = Expressions::of(contract);
+    for predicate in &contract.predicates {
+        writeln!(out, "  {} {}: {}", predicate.name, moment(predicate), expressions.condition(predicate))?;
+    }
+    for (number, text) in expressions.steps() {
+        writeln!(out, "  #{number:<11} {text}")?;
+    }
     Ok(())
 }
 
@@ -139,9 +230,10 @@ fn write_request(out: &mut String, request: &CapRequest) -> Result<()> {
         Rights::from_bits_retain(request.rights).iter_names().map(|(name, _)| name).collect();
     let need = if request.mandatory { "mandatory" } else { "optional" };
     let badge = request.badge.map(|b| format!(", badge {b:#x}")).unwrap_or_default();
+    let amount = if request.amount == 0 { String::new() } else { format!(", amount {}", request.amount) };
     writeln!(
         out,
-        "request        slot {}: {} from {source}, {}{badge}, {need}",
+        "request        slot {}: {} from {source}, {}{badge}{amount}, {need}",
         request.slot,
         object_name(request.object),
         rights.join("+")

@@ -5,26 +5,29 @@
 //!   root-0.key ...    0600  64 hexadecimal digits: the seed of a root key
 //!   publisher.key     0600  the same for the publisher
 //!   rootset.bin             the root set
+//!   publisher.pub           the publisher's public key, to be certified
 //!   publisher.cert          the publisher's certificate with the root keys' signatures
 //! ```
 
-use super::{hex, read, read_text, unhex32};
+use super::public_key::PublicKeyFile;
+use super::roots::{RootFolder, RootKey, root_signatures, sign_record};
+use super::trust::read_record;
+use super::{hex, read_text, unhex32};
 use anyhow::{Context, Result, anyhow, bail};
 use sila_abi::object::ObjectType;
 use sila_abi::record::{Bounded, Name, VersionRange};
 use sila_abi::rights::Rights;
 use sila_abi::trust::{
-    Ceiling, Certificate, Purpose, Record, RecordKind, RootSet, RootSignature, SignatureSet, SignedRecord,
+    Ceiling, Certificate, FIRST_SEQUENCE, Purpose, Record, RecordKind, RootSet, SignatureSet, SignedRecord,
     TypeCeiling,
 };
-use sila_crypto::chain::{RootKeys, statement, verify_certificate};
+use sila_crypto::chain::verify_certificate;
 use sila_crypto::hash::id_digest;
 use sila_crypto::scheme::Domain;
 use sila_crypto::sign::SigningKey;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
-use zerocopy::IntoBytes;
 
 /// What `keygen` makes.
 #[derive(Clone, Debug)]
@@ -50,11 +53,28 @@ pub struct PublisherKey {
     pub certificate: Certificate,
 }
 
+impl PublisherKey {
+    /// Reads a publisher's key and certificate, which must belong together; root keys need not be there.
+    pub fn load(dir: &Path) -> Result<Self> {
+        let signed = read_record(&dir.join("publisher.cert"))?;
+        let certificate = Certificate::decode(&signed.record).map_err(|e| anyhow!("publisher.cert: {e}"))?;
+        Self::of(dir, certificate)
+    }
+
+    fn of(dir: &Path, certificate: Certificate) -> Result<Self> {
+        let key = load_key(&dir.join("publisher.key"))?;
+        if key.public_key() != certificate.key {
+            bail!("the publisher key in {} is not that of its certificate", dir.display());
+        }
+        Ok(Self { key, certificate })
+    }
+}
+
 /// A whole key folder in memory.
 #[derive(Debug)]
 pub struct KeySet {
-    /// The secret root keys, in the root set's order.
-    pub roots: Vec<SigningKey>,
+    /// The secret root keys at hand, by index.
+    pub roots: Vec<RootKey>,
     /// The root set.
     pub root_set: RootSet,
     /// The root set's encoding.
@@ -63,6 +83,43 @@ pub struct KeySet {
     pub publisher: PublisherKey,
     /// The publisher's certificate as it is delivered.
     pub signed_certificate: SignedRecord,
+}
+
+/// New root keys and their root set.
+pub fn generate_roots(purpose: Purpose, count: u8, threshold: u8, sequence: u64) -> Result<RootFolder> {
+    let number = |index| Ok(RootKey { index, key: SigningKey::generate()? });
+    let keys = (0..count).map(number).collect::<Result<Vec<_>>>()?;
+    let public = keys.iter().map(|root| root.key.public_key()).collect();
+    let set = RootSet { sequence, purpose, threshold, keys: list(public, "root keys")? };
+    let encoded = set.encode()?;
+    Ok(RootFolder { set, encoded, keys })
+}
+
+/// Makes a folder for keys, which must not exist yet, and those above it.
+pub fn make_folder(dir: &Path) -> Result<()> {
+    if dir.symlink_metadata().is_ok() {
+        bail!("{} exists; keys are never overwritten", dir.display());
+    }
+    if let Some(parent) = dir.parent().filter(|p| !p.as_os_str().is_empty()) {
+        std::fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+    }
+    let made = std::fs::DirBuilder::new().mode(0o700).create(dir);
+    made.with_context(|| format!("cannot make {} (keys are never overwritten)", dir.display()))
+}
+
+/// Writes root keys and their root set into a new folder.
+pub fn save_roots(dir: &Path, roots: &[RootKey], root_set: &[u8]) -> Result<()> {
+    for root in roots {
+        save_key(&dir.join(format!("root-{}.key", root.index)), &root.key)?;
+    }
+    write_new(&dir.join("rootset.bin"), 0o644, root_set)
+}
+
+/// Writes a publisher's secret key, and its public one as it is handed out, into a new folder.
+pub fn save_publisher(dir: &Path, key: &SigningKey, publisher: Name, purpose: Purpose) -> Result<()> {
+    save_key(&dir.join("publisher.key"), key)?;
+    let public = PublicKeyFile { publisher: Some(publisher.to_string()), purpose, key: key.public_key() };
+    write_new(&dir.join("publisher.pub"), 0o644, public.to_text().as_bytes())
 }
 
 /// Every right on every type that a module can ask for.
@@ -93,14 +150,8 @@ pub(crate) fn name(text: &str) -> Result<Name> {
 impl KeySet {
     /// New keys from the system's random source.
     pub fn generate(options: &KeygenOptions) -> Result<Self> {
-        let roots = (0..options.roots).map(|_| SigningKey::generate()).collect::<Result<Vec<_>, _>>()?;
-        let root_set = RootSet {
-            sequence: 1,
-            purpose: options.purpose,
-            threshold: options.threshold,
-            keys: list(roots.iter().map(SigningKey::public_key).collect(), "root keys")?,
-        };
-        let root_set_bytes = root_set.encode()?;
+        let RootFolder { set: root_set, encoded: root_set_bytes, keys: roots } =
+            generate_roots(options.purpose, options.roots, options.threshold, FIRST_SEQUENCE)?;
         let key = SigningKey::generate()?;
         let certificate = Certificate {
             sequence: 1,
@@ -117,40 +168,34 @@ impl KeySet {
         Ok(Self { roots, root_set, root_set_bytes, publisher, signed_certificate })
     }
 
-    /// Reads a key folder and checks that its parts belong together.
+    /// Reads a folder that holds root and publisher, and checks that its parts belong together.
     pub fn load(dir: &Path) -> Result<Self> {
-        let root_set_bytes = read(&dir.join("rootset.bin"))?;
-        let root_set = RootSet::decode(&root_set_bytes).map_err(|e| anyhow!("rootset.bin: {e}"))?;
-        let roots = (0..root_set.keys.len())
-            .map(|i| load_key(&dir.join(format!("root-{i}.key"))))
-            .collect::<Result<Vec<_>>>()?;
-        if roots.iter().zip(&root_set.keys).any(|(secret, public)| secret.public_key() != *public) {
-            bail!("the root keys in {} are not those of its root set", dir.display());
+        Self::load_both(dir, dir)
+    }
+
+    /// Reads a root's folder and a publisher's, which must belong together. As many root keys must be there as the
+    /// root set demands signatures.
+    pub fn load_both(root_dir: &Path, publisher_dir: &Path) -> Result<Self> {
+        let folder = RootFolder::load(root_dir)?;
+        let (have, need) = (folder.keys.len(), folder.set.threshold);
+        if have < usize::from(need) {
+            bail!("{} holds {have} root keys, and {need} must sign", root_dir.display());
         }
-        let signed = SignedRecord::decode(&read(&dir.join("publisher.cert"))?)
-            .map_err(|e| anyhow!("publisher.cert: {e}"))?;
-        let root = RootKeys::decode(&root_set_bytes).map_err(|e| anyhow!("rootset.bin: {e}"))?;
-        let certificate = verify_certificate(&signed, &root).map_err(|e| anyhow!("publisher.cert: {e}"))?;
-        let key = load_key(&dir.join("publisher.key"))?;
-        if key.public_key() != certificate.key {
-            bail!("the publisher key in {} is not that of its certificate", dir.display());
-        }
-        let publisher = PublisherKey { key, certificate: certificate.into_inner() };
+        let file = publisher_dir.join("publisher.cert");
+        let signed = read_record(&file)?;
+        let certificate = verify_certificate(&signed, &folder.root()?);
+        let certificate = certificate.map_err(|e| anyhow!("{}: {e}", file.display()))?;
+        let publisher = PublisherKey::of(publisher_dir, certificate.into_inner())?;
+        let RootFolder { set: root_set, encoded: root_set_bytes, keys: roots } = folder;
         Ok(Self { roots, root_set, root_set_bytes, publisher, signed_certificate: signed })
     }
 
     /// Writes a key folder that must not exist yet.
     pub fn save(&self, dir: &Path) -> Result<()> {
-        if let Some(parent) = dir.parent().filter(|p| !p.as_os_str().is_empty()) {
-            std::fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
-        }
-        let made = std::fs::DirBuilder::new().mode(0o700).create(dir);
-        made.with_context(|| format!("cannot make {} (keys are never overwritten)", dir.display()))?;
-        for (index, key) in self.roots.iter().enumerate() {
-            save_key(&dir.join(format!("root-{index}.key")), key)?;
-        }
-        save_key(&dir.join("publisher.key"), &self.publisher.key)?;
-        write_new(&dir.join("rootset.bin"), 0o644, &self.root_set_bytes)?;
+        make_folder(dir)?;
+        save_roots(dir, &self.roots, &self.root_set_bytes)?;
+        let name = self.publisher.certificate.publisher;
+        save_publisher(dir, &self.publisher.key, name, self.root_set.purpose)?;
         write_new(&dir.join("publisher.cert"), 0o644, &self.signed_certificate.encode()?)
     }
 
@@ -195,38 +240,8 @@ fn narrow_ceiling() -> Result<Ceiling> {
     Ok(Ceiling { types, frames: 1024, object_bytes: 1 << 20, max_priority: 128, agents: false })
 }
 
-fn sign_record<T: Record>(
-    roots: &[SigningKey],
-    threshold: u8,
-    kind: RecordKind,
-    record: &T,
-) -> Result<SignedRecord> {
-    let encoded = record.encode()?;
-    let signatures = root_signatures(roots, threshold, Domain::of(kind), &encoded)?;
-    let successor_signatures = SignatureSet::default();
-    Ok(SignedRecord { kind, record: list(encoded, "record bytes")?, signatures, successor_signatures })
-}
-
-fn root_signatures(
-    roots: &[SigningKey],
-    threshold: u8,
-    domain: Domain,
-    encoded: &[u8],
-) -> Result<SignatureSet> {
-    let mut signatures = Vec::new();
-    for (index, key) in roots.iter().enumerate().take(usize::from(threshold)) {
-        let message = statement::record(key.algorithm(), encoded);
-        let bytes = list(key.sign(domain, message.as_bytes())?, "signature bytes")?;
-        signatures.push(RootSignature { key_index: u8::try_from(index)?, bytes });
-    }
-    Ok(SignatureSet { signatures: list(signatures, "signatures")? })
-}
-
 /// Makes keys and writes them to the new folder `dir`.
 pub fn keygen(dir: &Path, options: &KeygenOptions) -> Result<KeySet> {
-    if dir.exists() {
-        bail!("{} exists; keys are never overwritten", dir.display());
-    }
     let keys = KeySet::generate(options)?;
     keys.save(dir)?;
     Ok(keys)
@@ -259,17 +274,20 @@ pub fn test_keys(state: &Path) -> Result<KeySet> {
     }
 }
 
-fn load_key(path: &Path) -> Result<SigningKey> {
+/// A secret key from its file.
+pub(crate) fn load_key(path: &Path) -> Result<SigningKey> {
     let text = read_text(path)?;
     let seed = unhex32(text.trim()).with_context(|| format!("{} is no key", path.display()))?;
     Ok(SigningKey::from_seed(&seed))
 }
 
-fn save_key(path: &Path, key: &SigningKey) -> Result<()> {
+/// Writes a secret key to a new file that only its owner can read.
+pub(crate) fn save_key(path: &Path, key: &SigningKey) -> Result<()> {
     write_new(path, 0o600, format!("{}\n", hex(&key.seed())).as_bytes())
 }
 
-fn write_new(path: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
+/// Writes a file that must not exist yet.
+pub(crate) fn write_new(path: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
     let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
     let mut file = file.with_context(|| format!("cannot make {}", path.display()))?;
     file.write_all(bytes).with_context(|| format!("cannot write {}", path.display()))

@@ -5,15 +5,35 @@
 
 pub mod args;
 pub mod bundle;
+pub mod bundle_records;
+pub mod ceremony;
+pub mod ceremony_args;
+pub mod chain_view;
 pub mod description;
+pub mod expression;
+pub mod grants;
 pub mod inspect;
+pub mod keygen;
 pub mod keys;
 pub mod pack;
 pub mod policy;
+pub mod policy_file;
+pub mod public_key;
+pub mod record_view;
+pub mod roots;
 pub mod sif_build;
 pub mod tamper;
+pub mod trust;
 pub mod verify;
 
+#[cfg(test)]
+mod ceremony_tests;
+#[cfg(test)]
+mod inspect_tests;
+#[cfg(test)]
+mod pack_tests;
+#[cfg(test)]
+mod release_tests;
 #[cfg(test)]
 mod tests;
 
@@ -36,14 +56,16 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// 32 bytes from 64 hexadecimal digits.
-pub(crate) fn unhex32(text: &str) -> Option<[u8; 32]> {
-    if text.len() != 64 || !text.is_ascii() {
+/// The bytes that hexadecimal digits stand for.
+pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
+    if !text.len().is_multiple_of(2) || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
         return None;
     }
-    let mut out = [0; 32];
-    for (slot, pair) in out.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        *slot = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(out)
+    let pairs = text.as_bytes().chunks_exact(2);
+    pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
+}
+
+/// 32 bytes from 64 hexadecimal digits.
+pub(crate) fn unhex32(text: &str) -> Option<[u8; 32]> {
+    unhex(text)?.try_into().ok()
 }

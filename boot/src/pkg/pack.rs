@@ -2,8 +2,8 @@
 
 use super::description::ModuleDescription;
 use super::keys::PublisherKey;
-use super::{keys, sif_build};
-use anyhow::{Context, Result, anyhow};
+use super::sif_build;
+use anyhow::{Context, Result, anyhow, bail};
 use sila_abi::manifest::{Codec, Manifest, ModuleKind};
 use sila_abi::package::{LoadProof, PACKAGE_FORMAT, PACKAGE_MAGIC, Package, PackageHeader};
 use sila_crypto::chain::statement;
@@ -39,7 +39,15 @@ pub fn manifest(
     if manifest.kind != ModuleKind::Model {
         manifest.entry = sif_build::check(image)?.entry();
     }
-    manifest.publisher = publisher.certificate.publisher;
+    let signer = publisher.certificate.publisher;
+    if description.module.publisher.is_some() && manifest.publisher != signer {
+        bail!(
+            "sila.toml says that {} signs {}, and the key is {signer}'s",
+            manifest.publisher,
+            manifest.name
+        );
+    }
+    manifest.publisher = signer;
     manifest.key_id = publisher.key.id();
     manifest.algorithm = publisher.key.algorithm();
     manifest.image_digest = bulk_digest(image);
@@ -146,7 +154,7 @@ pub fn pack(description: &ModuleDescription, image: &[u8], publisher: &Publisher
 }
 
 /// A signed and compressed package of the program in an ELF file.
-pub fn pack_elf(description: &ModuleDescription, elf: &[u8], keys: &keys::KeySet) -> Result<Vec<u8>> {
+pub fn pack_elf(description: &ModuleDescription, elf: &[u8], publisher: &PublisherKey) -> Result<Vec<u8>> {
     let image = sif_build::elf_to_sif(elf).with_context(|| description.module.name.clone())?;
-    pack(description, &image, &keys.publisher)
+    pack(description, &image, publisher)
 }

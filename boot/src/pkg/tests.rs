@@ -2,6 +2,8 @@
 
 use super::bundle::{BundleDescription, BundleInput, added_package, build, layout, manifest_of, purpose_of};
 use super::description::ModuleDescription;
+use super::grants::Yardstick;
+use super::inspect::View;
 use super::keys::{KeySet, KeygenOptions, keygen, name, test_keys};
 use super::sif_build::{self, SegmentInput};
 use super::verify::{Refusal, verify_package};
@@ -25,12 +27,13 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::LazyLock;
 
-static KEYS: LazyLock<KeySet> = LazyLock::new(|| KeySet::generate(&options(Purpose::Test)).unwrap());
+pub(super) static KEYS: LazyLock<KeySet> =
+    LazyLock::new(|| KeySet::generate(&options(Purpose::Test)).unwrap());
 static STORE: LazyLock<KeyStore> = LazyLock::new(|| tamper::test_system(&KEYS).unwrap());
 static PACKAGE: LazyLock<Vec<u8>> =
     LazyLock::new(|| pack::pack(&description(), &image(), &KEYS.publisher).unwrap());
 
-fn options(purpose: Purpose) -> KeygenOptions {
+pub(super) fn options(purpose: Purpose) -> KeygenOptions {
     KeygenOptions { publisher: name("sila").unwrap(), purpose, roots: 3, threshold: 2, prefixes: Vec::new() }
 }
 
@@ -44,11 +47,11 @@ fn segments() -> Vec<SegmentInput> {
     ]
 }
 
-fn image() -> Vec<u8> {
+pub(super) fn image() -> Vec<u8> {
     sif_build::build(0x20_1010, &segments()).unwrap()
 }
 
-fn description() -> ModuleDescription {
+pub(super) fn description() -> ModuleDescription {
     ModuleDescription::load(&root().unwrap().join("modules/counter/sila.toml")).unwrap()
 }
 
@@ -57,7 +60,7 @@ fn refusal(bytes: &[u8]) -> String {
 }
 
 /// A static ELF file with these program headers: (type, flags, vaddr, data, mem_len).
-fn elf(entry: u64, headers: &[(u32, u32, u64, &[u8], u64)]) -> Vec<u8> {
+pub(super) fn elf(entry: u64, headers: &[(u32, u32, u64, &[u8], u64)]) -> Vec<u8> {
     let mut out = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     out.extend([2u16, 62].iter().flat_map(|v| v.to_le_bytes()));
     out.extend(1u32.to_le_bytes());
@@ -356,20 +359,6 @@ fn parts_of_devices_are_described_by_name_window_and_need() {
     }
 }
 
-#[test]
-fn inspect_shows_names_requests_and_segments() {
-    let text = inspect::inspect(&PACKAGE).unwrap();
-    for expected in [
-        "counter 0.1.0 (Service) by sila",
-        "slot 3: Pool from its own Pool",
-        "RX 0x",
-        "signature      binary",
-    ] {
-        assert!(text.contains(expected), "{expected:?} is missing in\n{text}");
-    }
-    assert!(inspect::inspect(b"something").is_err());
-}
-
 /// A bundle of the sample description in which every program is the same small ELF file.
 fn sample_bundle(description: &str, packages: &[std::path::PathBuf]) -> Vec<u8> {
     let scratch = Scratch::new().unwrap();
@@ -386,6 +375,7 @@ fn sample_bundle(description: &str, packages: &[std::path::PathBuf]) -> Vec<u8> 
         description: &description,
         programs: &programs,
         packages,
+        records: &[],
         test_data: &test_data,
         keys: &KEYS,
     })
@@ -413,7 +403,9 @@ fn bundle_boots_by_the_chain_that_the_kernel_uses() {
         assert!(chain::verify_image_header(&manifest, &binary, &image[..4096]).is_ok());
     }
     assert_eq!(purpose_of(&bytes).unwrap(), Purpose::Test);
-    assert!(inspect::inspect(&bytes).unwrap().contains("purpose test"));
+    let yardstick = Yardstick::choose(None, None).unwrap();
+    let view = View { trust: None, yardstick: &yardstick };
+    assert!(inspect::inspect(&bytes, &view).unwrap().contains("purpose test"));
 }
 
 #[test]

@@ -81,7 +81,8 @@ pub fn verify_package(bytes: &[u8], keys: &dyn KeySource) -> Result<Accepted, Re
     Ok(Accepted { manifest, image })
 }
 
-fn unpack(manifest: &Manifest, payload: &[u8]) -> Result<Vec<u8>, DecompressError> {
+/// The image in a payload; at most as long as the manifest says.
+pub(crate) fn unpack(manifest: &Manifest, payload: &[u8]) -> Result<Vec<u8>, DecompressError> {
     if manifest.codec == Codec::None {
         return Ok(payload.to_vec());
     }
