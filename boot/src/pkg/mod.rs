@@ -15,6 +15,8 @@ pub mod tamper;
 pub mod verify;
 
 #[cfg(test)]
+mod scheme_tests;
+#[cfg(test)]
 mod tests;
 
 use crate::missing::Usage;
