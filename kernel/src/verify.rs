@@ -61,7 +61,41 @@ pub struct Request {
     pub wanted: Wanted,
 }
 
-/// What was verified.
+/// What was verified: all that the last step of a load takes, so that there is none without the chain's proof.
+///
+/// ```
+/// # use kernel::verify::Verdict;
+/// # use sila_abi::{manifest::Manifest, sif::Sif, trust::Revocation};
+/// # use sila_crypto::Verified;
+/// fn load(manifest: Verified<Manifest>, sif: Verified<Sif>, revocation: Verified<Revocation>) {
+///     let _ = Verdict::Load { manifest, sif, digest: [0; 32] };
+///     let _ = Verdict::Revocation(revocation);
+/// }
+/// ```
+/// A manifest, an image header or a record that nobody verified is none:
+/// ```compile_fail,E0308
+/// # use kernel::verify::Verdict;
+/// # use sila_abi::{manifest::Manifest, sif::Sif};
+/// # use sila_crypto::Verified;
+/// fn load(manifest: Manifest, sif: Verified<Sif>) {
+///     let _ = Verdict::Load { manifest, sif, digest: [0; 32] };
+/// }
+/// ```
+/// ```compile_fail,E0308
+/// # use kernel::verify::Verdict;
+/// # use sila_abi::{manifest::Manifest, sif::Sif};
+/// # use sila_crypto::Verified;
+/// fn load(manifest: Verified<Manifest>, sif: Sif) {
+///     let _ = Verdict::Load { manifest, sif, digest: [0; 32] };
+/// }
+/// ```
+/// ```compile_fail,E0308
+/// # use kernel::verify::Verdict;
+/// # use sila_abi::trust::Revocation;
+/// fn install(revocation: Revocation) {
+///     let _ = Verdict::Revocation(revocation);
+/// }
+/// ```
 #[expect(clippy::large_enum_variant, reason = "one verdict exists at a time, inside its job record")]
 pub enum Verdict {
     /// A manifest, and the image that belongs to it.

@@ -78,7 +78,8 @@ fn a_key_of_one_algorithm_signs_nothing_that_names_another() {
     let key = &KEYS.publisher.key;
     let both = || policy(&[ML_DSA_87, DILITHIUM5]);
     assert_eq!(refused(both(), key, &package(key, ML_DSA_87, ML_DSA_87)), None);
-    for (inner, outer) in [(DILITHIUM5, ML_DSA_87), (ML_DSA_87, DILITHIUM5), (DILITHIUM5, DILITHIUM5), (3, 3)] {
+    for (inner, outer) in [(DILITHIUM5, ML_DSA_87), (ML_DSA_87, DILITHIUM5), (DILITHIUM5, DILITHIUM5), (3, 3)]
+    {
         let said = refused(both(), key, &package(key, inner, outer));
         assert_eq!(said, Some(ChainError::AlgorithmMismatch), "manifest {inner}, header {outer}");
     }
@@ -136,8 +137,7 @@ mod dilithium5 {
         // The other scheme's signatures are as long as these.
         let mut parts = Parts::sign(&manifest(DILITHIUM5, second.id()), &image(), &second).unwrap();
         let statement = sila_crypto::chain::statement::manifest(DILITHIUM5, &second.id(), &parts.manifest);
-        parts.manifest_sig =
-            first.sign(Domain::Manifest, zerocopy::IntoBytes::as_bytes(&statement)).unwrap();
+        parts.manifest_sig = first.sign(Domain::Manifest, zerocopy::IntoBytes::as_bytes(&statement)).unwrap();
         let said = refused(both(), &second, &parts.assemble().unwrap());
         assert_eq!(said, Some(ChainError::ManifestSignature));
         // The same key bytes, certified for the other scheme, are another key.
