@@ -16,6 +16,7 @@ pub mod flash;
 #[cfg(test)]
 mod flash_tests;
 pub mod fuzz;
+pub mod fuzz_package;
 pub mod fuzz_results;
 pub mod gdb;
 pub mod guest;

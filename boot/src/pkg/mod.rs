@@ -12,8 +12,11 @@ pub mod pack;
 pub mod policy;
 pub mod sif_build;
 pub mod tamper;
+pub mod tiny;
 pub mod verify;
 
+#[cfg(test)]
+mod flip_tests;
 #[cfg(test)]
 mod scheme_tests;
 #[cfg(test)]
