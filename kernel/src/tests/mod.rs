@@ -4,6 +4,7 @@ mod abuse;
 mod audit;
 mod budgets;
 mod capabilities;
+mod cases;
 mod creating;
 mod devices;
 mod endowment;

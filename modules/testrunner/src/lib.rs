@@ -14,6 +14,7 @@ mod creating;
 mod durable;
 mod exhaustion;
 mod failing;
+mod flips;
 mod handover;
 mod hardware;
 mod isolation;
@@ -27,6 +28,7 @@ mod priorities;
 mod processes;
 mod puppet;
 mod running;
+mod signatures;
 mod state;
 mod status;
 mod trace;
@@ -46,6 +48,15 @@ pub const PLAN: &str = "plan";
 pub const PROBE_IMAGE: &str = "probe.image";
 /// The test data entry with the probe's load proof.
 pub const PROBE_PROOF: &str = "probe.proof";
+/// The test data entry with the image of the smallest module.
+pub const TINY_IMAGE: &str = "tiny.image";
+/// The test data entry with its load proof.
+pub const TINY_PROOF: &str = "tiny.proof";
+/// The test data entry with outside vectors for signatures: each its number and whether it is valid (bit 0) in eight
+/// bytes, then a case (`sila_abi::verify_case`).
+pub const VECTORS: &str = "signature.vectors";
+/// How many of them are valid, and how many are not.
+pub const VECTOR_COUNTS: (u32, u32) = (71, 170);
 /// The test data entry that lists bad packages: `GROUP HINT MAJOR.MINOR.PATCH LABEL WORD0 WORD1 what is wrong`.
 pub const BAD_PACKAGES: &str = "bad.packages";
 /// The test data entry that lists bad proofs and images: `ERROR PROOF IMAGE what is wrong`.
@@ -223,6 +234,15 @@ pub const TESTS: &[Test] = tests! {
         a_pool_that_is_too_small_is_refused
         a_version_with_other_content_is_refused
         the_new_process_holds_exactly_its_grants;
+    signatures:
+        outside_vectors_hold_in_ring_3
+        outside_vectors_hold_in_the_verification_context
+        what_is_no_signature_to_be_checked_is_refused
+        verification_stays_far_from_the_end_of_its_stack;
+    flips:
+        flipped_bits_of_load_proofs_are_refused_by_the_kernel
+        flipped_bits_of_images_are_refused_by_the_kernel
+        flipped_bits_of_packages_are_refused_on_the_way_to_a_process;
     between:
         a_source_deleted_during_verification_is_missed
         a_pool_deleted_during_verification_is_missed

@@ -204,7 +204,7 @@ pub fn a_load_with_another_digest_is_refused(_: &Lab) -> Outcome {
 }
 
 /// Loads every bad package of a group; each must be refused for its reason and leave nothing.
-fn bad_packages(lab: &Lab, group: &str) -> Outcome {
+pub(crate) fn bad_packages(lab: &Lab, group: &str) -> Outcome {
     let mut seen = 0;
     let mut before = None;
     for line in lab.text(crate::BAD_PACKAGES)?.lines().filter(|line| line.split(' ').next() == Some(group)) {
