@@ -1,7 +1,7 @@
 //! Single flipped bits, spread over everything that a load is made of. The kernel is given them directly, so that what
 //! refuses is its own check; whole packages go to ModuleManager.
 
-use crate::lab::{Failure, Lab, Outcome, POOL, PROBE_PRIORITY, accounts, create, equal, filled, works};
+use crate::lab::{Failure, Lab, Outcome, POOL, PROBE_PRIORITY, create, filled, works};
 use crate::loading::bad_packages;
 use alloc::format;
 use sila_abi::Error;
@@ -74,14 +74,13 @@ fn check_proof(image: &OwnedSlot, bytes: &[u8], proof: &LoadProof<'_>, bit: usiz
 pub fn flipped_bits_of_images_are_refused_by_the_kernel(lab: &Lab) -> Outcome {
     let (image, proof) = good(lab)?;
     let proof = sealed(proof, None)?;
-    let before = accounts()?;
-    spread(image.len(), IMAGES, |bit| {
-        let flipped = sealed(image, Some(bit))?;
-        let made = create(flipped.slot(), proof.slot(), POOL, PROBE_PRIORITY, &[]);
-        crate::lab::refused(&format!("bit {bit}"), made, Error::ImageDigest)
-    })?;
-    crate::lab::settle()?;
-    equal("the kernel's accounts", accounts()?, before)
+    lab.balanced(|| {
+        spread(image.len(), IMAGES, |bit| {
+            let flipped = sealed(image, Some(bit))?;
+            let made = create(flipped.slot(), proof.slot(), POOL, PROBE_PRIORITY, &[]);
+            crate::lab::refused(&format!("bit {bit}"), made, Error::ImageDigest)
+        })
+    })
 }
 
 pub fn flipped_bits_of_packages_are_refused_on_the_way_to_a_process(lab: &Lab) -> Outcome {
