@@ -63,6 +63,13 @@ impl TestSystem {
         Ok(Self { built: self.built.clone(), bundle })
     }
 
+    /// This system with more entries in its bundle.
+    pub fn with_entries(&self, entries: Vec<Content>) -> Result<Self> {
+        let mut contents = contents(&self.bundle)?;
+        contents.extend(entries);
+        Ok(Self { built: self.built.clone(), bundle: layout(&contents)? })
+    }
+
     /// A disk image that runs these tests.
     pub fn image(&self, plan: &[&str], out: &Path) -> Result<Image> {
         let mut contents = contents(&self.bundle)?;

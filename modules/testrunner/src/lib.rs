@@ -28,6 +28,7 @@ mod priorities;
 mod processes;
 mod puppet;
 mod running;
+mod second;
 mod signatures;
 mod state;
 mod status;
@@ -57,6 +58,8 @@ pub const TINY_PROOF: &str = "tiny.proof";
 pub const VECTORS: &str = "signature.vectors";
 /// How many of them are valid, and how many are not.
 pub const VECTOR_COUNTS: (u32, u32) = (71, 170);
+/// The test data entry with a signature of the second scheme (`sila_abi::verify_case`).
+pub const SECOND_CASE: &str = "second.case";
 /// The test data entry that lists bad packages: `GROUP HINT MAJOR.MINOR.PATCH LABEL WORD0 WORD1 what is wrong`.
 pub const BAD_PACKAGES: &str = "bad.packages";
 /// The test data entry that lists bad proofs and images: `ERROR PROOF IMAGE what is wrong`.
@@ -399,6 +402,12 @@ pub const COUNTED: &[Test] = tests! {
         the_shares_of_a_budget_are_exact;
 };
 
+/// Tests of what is in the bundle only if the second signature scheme was asked for.
+pub const SECOND: &[Test] = tests! {
+    second:
+        a_signature_of_the_second_scheme_is_told_from_flipped_ones;
+};
+
 /// The modules of [`TESTS`] that are run again with the kernel's page tables apart from ring 3's.
 const ENTRIES: [&str; 5] = ["isolation", "state", "running", "messages", "budgets"];
 
@@ -434,7 +443,7 @@ pub fn guard(lab: &Lab) -> Result<Child, Failure> {
 
 /// The tests that a plan names, in its order.
 pub fn planned(plan: &str) -> Vec<Result<&'static Test, String>> {
-    let all = || TESTS.iter().chain(COUNTED).chain(CONTROLS);
+    let all = || TESTS.iter().chain(COUNTED).chain(SECOND).chain(CONTROLS);
     plan.lines()
         .filter(|line| !line.is_empty())
         .map(|line| all().find(|test| test.name == line).ok_or_else(|| line.into()))
@@ -447,7 +456,8 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_many() {
-        let names: Vec<_> = TESTS.iter().chain(COUNTED).chain(CONTROLS).map(|test| test.name).collect();
+        let names: Vec<_> =
+            TESTS.iter().chain(COUNTED).chain(SECOND).chain(CONTROLS).map(|test| test.name).collect();
         for (at, name) in names.iter().enumerate() {
             assert!(!names[..at].contains(name), "{name}");
         }

@@ -24,7 +24,7 @@ const FIB: &[u8] =
     \x7d\x10\x00\x7c\x0b\x0b";
 
 /// A module that this test loaded; stopped when dropped.
-struct Module {
+pub(crate) struct Module {
     loaded: Loaded,
     _process: Option<OwnedSlot>,
 }
@@ -51,7 +51,7 @@ fn load_with(load: &Load, pool: bool) -> Result<Result<Module, LoadFailure>, Fai
     failure.map(Err).ok_or_else(|| Failure::new("the answer to Load", "an error", format!("label {number}")))
 }
 
-fn load(module: &str) -> Result<Module, Failure> {
+pub(crate) fn load(module: &str) -> Result<Module, Failure> {
     let load = Load::newest(name(module)?);
     load_with(&load, true)?
         .map_err(|failure| Failure::new(format!("loading {module}"), "success", format!("{failure:?}")))
@@ -70,7 +70,7 @@ fn stop(process: u64) -> Outcome {
     equal("the answer to Stop", answer.message.label, 0)
 }
 
-fn ask(service: &str, question: &str, program: Option<&[u8]>) -> Result<String, Failure> {
+pub(crate) fn ask(service: &str, question: &str, program: Option<&[u8]>) -> Result<String, Failure> {
     let found = lookup(&name(service)?);
     let found = found
         .map_err(|error| Failure::new(format!("looking up {service}"), "success", format!("{error:?}")))?;
