@@ -23,10 +23,10 @@ const PAGES: [usize; 3] = [3, 4, 1];
 fn code() -> Vec<u8> {
     let mut code = vec![0x48, 0xb8];
     code.extend(Tag::new(Call::Call, 0, 0, READY).0.to_le_bytes());
-    // edi: the slot; ebx and r13d: no capabilities, nothing received; r14: no deadline.
+    // edi: the slot; r15d and r13d: no capabilities, nothing received; r14: no deadline.
     code.push(0xbf);
     code.extend(u32::from(LIFECYCLE.0).to_le_bytes());
-    code.extend([0x31, 0xdb, 0x45, 0x31, 0xed, 0x49, 0xbe]);
+    code.extend([0x45, 0x31, 0xff, 0x45, 0x31, 0xed, 0x49, 0xbe]);
     code.extend(FOREVER.to_le_bytes());
     // syscall; pause; jump back to the pause.
     code.extend([0x0f, 0x05, 0xf3, 0x90, 0xeb, 0xfc]);
@@ -108,7 +108,7 @@ mod tests {
         let code = code();
         assert_eq!(&code[..2], [0x48, 0xb8]);
         assert_eq!(&code[code.len() - 6..], [0x0f, 0x05, 0xf3, 0x90, 0xeb, 0xfc]);
-        assert_eq!(code.len(), 10 + 5 + 5 + 2 + 8 + 6);
+        assert_eq!(code.len(), 10 + 5 + 6 + 10 + 6);
         assert_eq!(PAGES.iter().sum::<usize>() + 1, 9);
     }
 }
