@@ -51,7 +51,7 @@ pub fn manifest(m: &Manifest) -> Kept {
     rule(m.flags.bits() < 8, "flags")?;
     let model = m.kind == ModuleKind::Model;
     rule((1..=64 << 20).contains(&m.image_len), "length of the image")?;
-    rule(model || m.image_len % 4096 == 0, "pages of the image")?;
+    rule(model || m.image_len.is_multiple_of(4096), "pages of the image")?;
     rule(m.payload_len >= 1, "length of the payload")?;
     let same = (m.payload_len, m.payload_digest) == (m.image_len, m.image_digest);
     rule(m.codec == Codec::Zstd || same, "codec")?;
@@ -119,7 +119,7 @@ fn contract(c: &Contract) -> Kept {
 pub fn image(page: &[u8], length: u64) -> Result<Vec<std::ops::Range<u64>>, &'static str> {
     rule(page.len() == 4096 && page.get(..12) == Some(b"SILASIF1\x01\x00\x00\x00"), "magic and ABI")?;
     let (count, entry) = (get(page, 12, 4), get(page, 24, 8));
-    rule(get(page, 16, 8) == length && length % 4096 == 0 && length <= 64 << 20, "length")?;
+    rule(get(page, 16, 8) == length && length.is_multiple_of(4096) && length <= 64 << 20, "length")?;
     rule((1..=8).contains(&count), "number of segments")?;
     rule(page[352..].iter().all(|b| *b == 0), "reserved bytes")?;
     let (mut memory, mut file, mut code) = (0x10_0000, 4096, Vec::new());
@@ -132,7 +132,7 @@ pub fn image(page: &[u8], length: u64) -> Result<Vec<std::ops::Range<u64>>, &'st
         }
         let permission = field(32, 4);
         rule(matches!(permission, 1 | 3 | 5) && field(36, 4) == 0, "permission")?;
-        rule(vaddr % 4096 == 0 && vaddr >= memory && mem_len >= 1, "place in memory")?;
+        rule(vaddr.is_multiple_of(4096) && vaddr >= memory && mem_len >= 1, "place in memory")?;
         memory = (vaddr + mem_len).next_multiple_of(4096);
         rule(vaddr + mem_len <= 0x7000_0000_0000, "end of the window")?;
         rule(file_len == mem_len || (permission == 3 && file_len < mem_len), "length of the file part")?;
