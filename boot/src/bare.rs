@@ -220,6 +220,22 @@ pub fn programs(tools: &Toolchain, names: &[&str]) -> Result<BTreeMap<String, Pa
     Ok(made)
 }
 
+/// Builds the module that checks signatures of the second scheme, from the lock file in `modules/dilithium`.
+///
+/// Its C asks the crate `getrandom` for random bytes, which are the runtime's to give; the flag that says so would have
+/// everything else built anew, so it has a target folder of its own.
+pub fn second_scheme(tools: &Toolchain) -> Result<PathBuf> {
+    let root = paths::root()?;
+    let mut command = cargo(tools, Kind::User, &root.join("modules/dilithium"))?;
+    let flags = link_args(&root, Kind::User) + "\u{1f}--cfg\u{1f}getrandom_backend=\"custom\"";
+    command.env("CARGO_ENCODED_RUSTFLAGS", flags);
+    command.env("CARGO_TARGET_DIR", paths::target()?.join("bare-dilithium"));
+    command.args(["-p", "dilithium", "--bin", "dilithium"]);
+    let made = nested::run(command, "building the module of the second scheme")?;
+    let found = made.into_iter().find(|(name, _)| name == "dilithium");
+    found.map(|(_, path)| path).context("cargo named no program dilithium")
+}
+
 /// Builds the UEFI loader from the lock file in `boot/uefi`.
 pub fn loader(tools: &Toolchain) -> Result<PathBuf> {
     let mut command = cargo(tools, Kind::Uefi, &paths::root()?.join("boot/uefi"))?;

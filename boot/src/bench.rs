@@ -14,7 +14,7 @@ use crate::pkg::pack::{self, Parts};
 use crate::pkg::sif_build::{SegmentInput, build, elf_segments, elf_to_sif};
 use crate::qemu::Board;
 use crate::system::{self, BundleOptions, Image};
-use crate::{bench_page, run, toolchain};
+use crate::{bench_page, bench_small, run, toolchain};
 use anyhow::{Context, Result, bail};
 use bench::TRACE;
 use sila_abi::manifest::Codec;
@@ -151,6 +151,7 @@ impl Bench {
         let keys = test_keys(&paths::state()?)?;
         let program = built.programs.get("bench").context("the benchmarks were not built")?;
         options.test_data = test_data(program, &keys)?;
+        options.packages.push(small_package(program, &keys, &scratch)?);
         options.test_data.push((bench::PLAN.into(), plan.as_bytes().to_vec()));
         let bundle = system::make_bundle(&built, &options)?;
         let image = system::write_image(&built, bundle, &scratch.join("bench.img"))?;
@@ -212,11 +213,25 @@ fn test_data(program: &Path, keys: &KeySet) -> Result<Vec<(String, Vec<u8>)>> {
     let (image, large) = (elf_to_sif(&elf)?, large_image(&elf)?);
     let page = large.get(..4096).context("an image without a header")?.to_vec();
     let mut data = vec![(bench::IMAGE.to_string(), image.clone()), (bench::LARGE.to_string(), page)];
+    let small = bench_small::image(&elf)?;
     for (name, description) in bench::PROOFS.iter().zip(["peer", "holder", "full", "large"]) {
         let of = if description == "large" { &large } else { &image };
         data.push((name.to_string(), proof(description, of, keys)?));
     }
+    for (name, caps) in bench::PROOFS.iter().skip(4).zip([0, 1, 8, 32]) {
+        data.push((name.to_string(), bench_small::proof(&small, caps, keys)?));
+    }
+    data.extend(bench_small::cases(keys)?);
+    data.push((bench::SMALL.to_string(), small));
     Ok(data)
+}
+
+/// The package that is loaded by ModuleManager, as a file.
+fn small_package(program: &Path, keys: &KeySet, scratch: &Scratch) -> Result<PathBuf> {
+    let elf = std::fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
+    let path = scratch.join("benchsmall.sila");
+    std::fs::write(&path, bench_small::package(&bench_small::image(&elf)?, keys)?)?;
+    Ok(path)
 }
 
 /// The same program with so many zeros behind it that it is 16 MiB long.

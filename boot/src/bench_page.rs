@@ -57,6 +57,15 @@ were measured, or the row fails. The entry by an exception or interrupt, which i
 * `fault_round_trip`: an undefined instruction, the handler in another process, and back behind the instruction.
 * `process_create`: `ProcessCreate` of the benchmarks' own image, both signatures and the hash included;
   `process_terminate` is its end.
+* `key_decode`, `signature_verify`: decoding a public key, and checking a signature with it, in the kernel's verification
+  context (by `TestVerify`; what the operation itself costs is taken off). `hash_1mib`: what a MiB more of an image costs
+  it. `load_kernel_35k`: `ProcessCreate` of an image of 36,864 bytes (35.5 KB are not whole pages), keys decoded.
+  `load_whole_35k`: the same image as a package, from the request to ModuleManager to its answer: package signature,
+  manifest signature, decompression, the kernel's part, and the module's report that it serves. For scale: another
+  operating system in Rust takes about 17.9 M instructions to verify and 3.6 M to install as much.
+  `process_create_N_cap(s)`: `ProcessCreate` of that image with so many endowed capabilities. `verification_stack`: bytes,
+  not instructions: how much of the verification context's 256 KiB of stack all of this has used. The stack was
+  filled with a pattern before the first job, and `TestAccounting` looks for its deepest change.
 * `interrupt_to_thread`: from the expiry of a timer to the first ring-3 instruction of the thread that waits for it,
   while a thread of low priority runs in ring 3.
 * `dispatch_latency_*`: the same at random instants while the thread of low priority makes the kernel work: verify an

@@ -5,7 +5,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 /// Name, seL4's figure, what SILA may take at most. seL4 16.0.0-dev, x86_64, fast path, counted the same way.
-const FIGURES: [(&str, Option<u64>, u64); 23] = [
+const FIGURES: [(&str, Option<u64>, u64); 27] = [
     ("ipc_call_reply_0w", Some(405), 360),
     ("ipc_call_reply_4w", Some(447), 380),
     ("ipc_call_reply_10w", Some(1580), 520),
@@ -23,6 +23,10 @@ const FIGURES: [(&str, Option<u64>, u64); 23] = [
     ("fault_round_trip", Some(1303), 600),
     ("thread_create", Some(11303), 2000),
     ("thread_destroy", Some(2711), 800),
+    ("hash_1mib", None, 20 << 20),
+    ("load_kernel_35k", None, 4_500_000),
+    ("load_whole_35k", None, 7_000_000),
+    ("verification_stack", None, 128 << 10),
     ("dispatch_latency_verify", None, 20_000),
     ("dispatch_latency_hash", None, 20_000),
     ("dispatch_latency_zero", None, 20_000),

@@ -1,4 +1,5 @@
-//! The C compiler environment for bare-metal user space (zstd is the only C in SILA, and only ring 3 has it).
+//! The C compiler environment for bare-metal user space. Only ring 3 has C: zstd, and in one module of the tests the second
+//! signature scheme.
 //!
 //! The `cc` crate, left alone, compiles for an unknown target with the host's headers and defaults. It
 //! is given `boot/cc/sila-cc` instead: a wrapper that adds the freestanding flags and our few headers.

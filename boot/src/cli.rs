@@ -48,6 +48,8 @@ pub enum Command {
     Mutants(MutantsArgs),
     /// Make random system calls in ring 3 and hold the kernel against its rules
     Fuzz(FuzzArgs),
+    /// Give packages that are nearly right to the code that checks them, here on the host
+    FuzzPackage(FuzzPackageArgs),
     /// Make root keys, a publisher's key, or both
     Keygen(Box<KeygenArgs>),
     /// Certify a publisher's key: which names, versions and capabilities its modules may have
@@ -326,6 +328,20 @@ pub struct FuzzArgs {
     /// Show each call, with its outcome, from this one on
     #[arg(long, value_name = "CALL")]
     pub show: Option<u64>,
+}
+
+/// The options of `fuzz-package`.
+#[derive(Debug, Clone, Args)]
+pub struct FuzzPackageArgs {
+    /// How many packages or parts of packages
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub runs: u64,
+    /// What they follow from: the same seed makes the same changes
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub seed: u64,
+    /// Only this run of the seed
+    #[arg(long, value_name = "RUN")]
+    pub only: Option<u64>,
 }
 
 /// The options of `flash`.

@@ -7,6 +7,7 @@ pub mod bench;
 pub mod bench_baseline;
 pub mod bench_page;
 pub mod bench_profile;
+pub mod bench_small;
 pub mod bench_table;
 pub mod bench_trace;
 pub mod cc;
@@ -16,6 +17,7 @@ pub mod flash;
 #[cfg(test)]
 mod flash_tests;
 pub mod fuzz;
+pub mod fuzz_package;
 pub mod fuzz_results;
 pub mod gdb;
 pub mod guest;

@@ -26,6 +26,7 @@ fn act(cli: Cli) -> anyhow::Result<u8> {
         Some(Command::Bench(args)) => boot::bench::run(&args),
         Some(Command::Mutants(args)) => boot::mutants::run(&args),
         Some(Command::Fuzz(args)) => boot::fuzz::run(&args),
+        Some(Command::FuzzPackage(args)) => boot::fuzz_package::run(&args),
         Some(Command::Keygen(args)) => args.run().map(|()| 0),
         Some(Command::Certify(args)) => args.run().map(|()| 0),
         Some(Command::Revoke(args)) => args.run().map(|()| 0),

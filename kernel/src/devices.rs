@@ -6,6 +6,7 @@ use crate::invoke::{Flow, Invocation};
 use crate::kernel::{Fail, Kernel, id_of};
 use crate::machine::{Machine, PowerOff};
 use crate::objects::*;
+use crate::verify::Wanted;
 
 impl Kernel {
     pub(crate) fn device_operation(
@@ -66,6 +67,7 @@ impl Kernel {
             return Err(Error::InvalidOperation.into());
         }
         match op {
+            Op::TestVerify => self.queue_region(c, |region, length| Wanted::Case { region, length }),
             Op::SystemPowerOff => {
                 let sound = !self.audited() || self.audit_and_report(m);
                 let how = if c.args[0] == 0 && sound { PowerOff::Success } else { PowerOff::Failure };

@@ -54,6 +54,7 @@ impl Kernel {
                 self.live_objects(),
                 self.caps.live() as u64,
                 self.verifier.held(),
+                m.verification_stack_peak(),
             ])),
         }
     }

@@ -271,6 +271,7 @@ impl Kernel {
             | Op::TestAccounting
             | Op::TestAudit
             | Op::TestPhysical
+            | Op::TestVerify
             | Op::TestFailAllocation
             | Op::TestInvariants => self.system_operation(m, op, c),
             Op::HandoverCreate

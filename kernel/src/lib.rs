@@ -62,3 +62,6 @@ pub mod trace;
 pub mod verify;
 
 pub use kernel::{Capacities, Kernel};
+
+/// The second scheme is unmaintained C: it has no place in ring 0.
+const _: () = assert!(!sila_crypto::scheme::CONTAINS_C, "the kernel is built without the feature dilithium5");

@@ -237,6 +237,12 @@ pub trait Machine: ConfigSpace {
     /// Takes the job back after [`Entry::VerificationDone`].
     fn finish_verification(&mut self) -> Option<Box<Work>>;
 
+    /// Bytes of the verification context's stack that were ever in use, from the top down; 0 before its first job, and
+    /// where the context has no stack of its own.
+    fn verification_stack_peak(&self) -> u64 {
+        0
+    }
+
     /// Switches the machine off; returns if it cannot.
     fn power_off(&mut self, how: PowerOff);
 }

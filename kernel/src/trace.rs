@@ -143,6 +143,7 @@ impl Kernel {
             let what = match request {
                 Wanted::Load(_) => wanted::LOAD,
                 Wanted::Record { .. } => wanted::RECORD,
+                Wanted::Case { .. } => wanted::CASE,
             };
             [what, word, 0]
         });

@@ -11,8 +11,11 @@ use alloc::vec::Vec;
 use sila_abi::facts::KernelFact;
 use sila_abi::package::LoadProof;
 use sila_abi::record::Digest;
+use sila_abi::trust::RecordError;
+use sila_abi::verify_case::VerifyCase;
 use sila_crypto::chain::{self, ChainError};
 use sila_crypto::hash::{BulkHasher, id_digest};
+use sila_crypto::scheme::VerifyingKey;
 
 use crate::arena::Id;
 use crate::create::{LoadRequest, VerifiedLoad};
@@ -47,6 +50,13 @@ pub enum Wanted {
         /// Whether it is to be a policy.
         policy: bool,
     },
+    /// A signature by itself, for a test.
+    Case {
+        /// The Region that holds it and all that belongs to it, pinned.
+        region: RegionId,
+        /// Its length in bytes.
+        length: u64,
+    },
 }
 
 /// A queued or running verification.
@@ -60,13 +70,50 @@ pub struct Request {
     pub wanted: Wanted,
 }
 
-/// What was verified.
+/// What was verified: all that the last step of a load takes, so that there is none without the chain's proof.
+///
+/// ```
+/// # use kernel::verify::Verdict;
+/// # use kernel::keyring::VerifiedRecord;
+/// # use sila_abi::{manifest::Manifest, sif::Sif};
+/// # use sila_crypto::Verified;
+/// fn load(manifest: Verified<Manifest>, sif: Verified<Sif>, record: VerifiedRecord) {
+///     let _ = Verdict::Load { manifest, sif, digest: [0; 32] };
+///     let _ = Verdict::Record(record);
+/// }
+/// ```
+/// A manifest, an image header or a record that nobody verified is none:
+/// ```compile_fail,E0308
+/// # use kernel::verify::Verdict;
+/// # use sila_abi::{manifest::Manifest, sif::Sif};
+/// # use sila_crypto::Verified;
+/// fn load(manifest: Manifest, sif: Verified<Sif>) {
+///     let _ = Verdict::Load { manifest, sif, digest: [0; 32] };
+/// }
+/// ```
+/// ```compile_fail,E0308
+/// # use kernel::verify::Verdict;
+/// # use sila_abi::{manifest::Manifest, sif::Sif};
+/// # use sila_crypto::Verified;
+/// fn load(manifest: Verified<Manifest>, sif: Sif) {
+///     let _ = Verdict::Load { manifest, sif, digest: [0; 32] };
+/// }
+/// ```
+/// ```compile_fail,E0308
+/// # use kernel::verify::Verdict;
+/// # use sila_abi::trust::Revocation;
+/// fn install(revocation: Revocation) {
+///     let _ = Verdict::Record(revocation);
+/// }
+/// ```
 #[expect(clippy::large_enum_variant, reason = "one verdict exists at a time, inside its job record")]
 pub enum Verdict {
     /// A manifest, and the image that belongs to it.
     Load(VerifiedLoad),
     /// A record that the root signed.
     Record(VerifiedRecord),
+    /// The signature of a test, which is valid. Nothing follows from it.
+    Case,
 }
 
 /// The job record: all that the context sees.
@@ -78,6 +125,8 @@ pub struct Work {
     /// Where the proof or record lies, its pages, and how many bytes are wanted.
     source: Option<(Backing, u32, u64)>,
     image: Option<(Backing, u32)>,
+    /// Whether it is a test's signature.
+    case: bool,
     trusted: Trusted,
     verdict: Option<Result<Verdict, ChainError>>,
 }
@@ -89,6 +138,7 @@ impl Work {
             length: 0,
             source: None,
             image: None,
+            case: false,
             trusted: Trusted::default(),
             verdict: None,
         }
@@ -104,6 +154,7 @@ impl Work {
     /// Lets go of what the job rested on, and of what came of it.
     fn clear(&mut self) {
         self.trusted = Trusted::default();
+        self.case = false;
         self.verdict = None;
     }
 }
@@ -113,6 +164,7 @@ pub fn run(work: &mut Work, frames: &dyn FrameReader) {
     copy_source(work, frames);
     let verdict = match work.image {
         Some((backing, pages)) => verify_load(work, backing, pages, frames),
+        None if work.case => verify_case(work),
         None => verify_record(work, frames),
     };
     work.verdict = Some(verdict);
@@ -186,6 +238,15 @@ fn read_frame(backing: Backing, page: u32, frames: &dyn FrameReader) -> Frame {
 fn verify_record(work: &Work, frames: &dyn FrameReader) -> Result<Verdict, ChainError> {
     let bytes = work.bytes.get(..work.length).unwrap_or_default();
     Ok(Verdict::Record(VerifiedRecord::of(bytes, &work.trusted, frames)?))
+}
+
+/// Checks a test's signature by the function that every other signature is checked by.
+fn verify_case(work: &Work) -> Result<Verdict, ChainError> {
+    let bytes = work.bytes.get(..work.length).unwrap_or_default();
+    let (case, _) = VerifyCase::parse(bytes).map_err(|_| ChainError::Record(RecordError::Malformed))?;
+    let key = VerifyingKey::decode(case.algorithm, case.key).map_err(|_| ChainError::UnknownKey)?;
+    let verdict = key.verify_in_context(case.context, case.message, case.signature);
+    verdict.map(|()| Verdict::Case).map_err(|_| ChainError::RecordSignature)
 }
 
 /// A request that is being worked on, and what has come of it.

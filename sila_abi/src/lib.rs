@@ -22,6 +22,7 @@ pub mod status;
 pub mod syscall;
 pub mod trace;
 pub mod trust;
+pub mod verify_case;
 
 pub use error::Error;
 pub use object::ObjectType;

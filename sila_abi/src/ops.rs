@@ -164,7 +164,7 @@ macro_rules! for_each_operation {
             101 TestHoldVerification(TestControl, MANAGE, plain) (hold: Word)
                 "Keep finished verifications from their last step (1), or let them go on (0).";
             102 TestAccounting(TestControl, READ, plain) ()
-                "Words: free frames, object bytes in use, objects alive, capabilities alive, verifications held.";
+                "Words: free frames, object bytes in use, objects alive, capabilities alive, verifications held, bytes of the verification context's stack that were ever in use.";
             103 TestAudit(TestControl, READ, plain) ()
                 "Walk every page table. Words: user pages; rule broken (0 none), process, address (see kernel::audit).";
             104 TestInvariants(TestControl, READ, plain) ()
@@ -173,6 +173,8 @@ macro_rules! for_each_operation {
                 "Let the nth allocation from now on (1: the next) that the kernel makes for the calling thread fail, once, as if nothing were left: a charge, frames, a place for an object, room in a list; 0: none. Word 0: 1 if the one asked for before has failed.";
             106 TestPhysical(TestControl, READ, plain) (region: Cap(Region, READ), page: Word)
                 "Word 0: the physical address of a page of the Region, for tests that make a device aim at it.";
+            107 TestVerify(TestControl, MANAGE, blocks) (case: Cap(Region, READ), length: Word)
+                "Let the verification context check the signature in the Region's first length bytes (crate::verify_case), by the function that loads are checked with. RecordSignature if it is invalid; UnknownKey, word 0 the rule, if the key cannot be used; RecordMalformed if the bytes are no case.";
             110 HandoverCreate(Pool, CREATE, plain) (job: Cap(Job, CREATE), deadline: Word, dst: Dst)
                 "A Handover of the Job with no service, open, epoch 1. It aborts by itself at the deadline (ns since boot; u64::MAX: none) unless it was committed. Timeout if that has passed.";
             111 HandoverAdd(Handover, MANAGE, plain) (endpoint: Cap(Endpoint, MANAGE), from: Cap(Process, MANAGE), to: Cap(Process, MANAGE), pool: Cap(Pool, CREATE))

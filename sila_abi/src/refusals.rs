@@ -114,6 +114,9 @@ pub const fn own(op: Op) -> &'static [Error] {
             RecordStale,
             IntegrityFault,
         ],
+        Op::TestVerify => {
+            &[InvalidArgument, Suspended, VerificationBusy, UnknownKey, RecordMalformed, RecordSignature]
+        }
         Op::KeyRingKey | Op::KeyRingCertificate => &[InvalidArgument, MessageTooLong, NoMoreEntries],
         Op::KeyRingWatch => &[ArenaFull],
         Op::KeyRingAffected => &[NoMoreEntries],

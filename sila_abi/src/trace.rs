@@ -100,6 +100,8 @@ pub mod wanted {
     pub const LOAD: u64 = 1;
     /// A signed record for the KeyRing.
     pub const RECORD: u64 = 2;
+    /// A signature that a test knows the verdict of.
+    pub const CASE: u64 = 3;
 }
 
 /// Stands for the process that the idle CPU runs.

@@ -62,6 +62,26 @@ impl KeyStore {
     }
 
     /// The store that a verified boot manifest describes.
+    ///
+    /// ```
+    /// # use sila_abi::boot::BootManifest;
+    /// # use sila_abi::trust::{Certificate, Revocation};
+    /// # use sila_crypto::Verified;
+    /// # use sila_crypto::keystore::KeyStore;
+    /// fn step(boot: &Verified<BootManifest>) {
+    ///     let _ = KeyStore::from_boot(boot);
+    /// }
+    /// ```
+    /// Not of one that no root key signed:
+    /// ```compile_fail,E0308
+    /// # use sila_abi::boot::BootManifest;
+    /// # use sila_abi::trust::{Certificate, Revocation};
+    /// # use sila_crypto::Verified;
+    /// # use sila_crypto::keystore::KeyStore;
+    /// fn step(boot: &BootManifest) {
+    ///     let _ = KeyStore::from_boot(boot);
+    /// }
+    /// ```
     pub fn from_boot(boot: &Verified<BootManifest>) -> Result<Self, ChainError> {
         let mut store = Self::new(boot.purpose, boot.policy.clone());
         for certificate in &boot.certificates {
@@ -79,6 +99,26 @@ impl KeyStore {
 
     /// Adds a publisher's certificate, or replaces the one of the same key. Its sequence must be above those of all
     /// the publisher's certificates.
+    ///
+    /// ```
+    /// # use sila_abi::boot::BootManifest;
+    /// # use sila_abi::trust::{Certificate, Revocation};
+    /// # use sila_crypto::Verified;
+    /// # use sila_crypto::keystore::KeyStore;
+    /// fn step(store: &mut KeyStore, certificate: Verified<Certificate>) {
+    ///     let _ = store.add_certificate(certificate);
+    /// }
+    /// ```
+    /// Not one that no root key signed:
+    /// ```compile_fail,E0308
+    /// # use sila_abi::boot::BootManifest;
+    /// # use sila_abi::trust::{Certificate, Revocation};
+    /// # use sila_crypto::Verified;
+    /// # use sila_crypto::keystore::KeyStore;
+    /// fn step(store: &mut KeyStore, certificate: Certificate) {
+    ///     let _ = store.add_certificate(certificate);
+    /// }
+    /// ```
     pub fn add_certificate(&mut self, certificate: Verified<Certificate>) -> Result<(), ChainError> {
         self.insert_certificate(certificate.into_inner())
     }
@@ -99,6 +139,26 @@ impl KeyStore {
     }
 
     /// Adds a revocation. Its sequence must be above all earlier ones.
+    ///
+    /// ```
+    /// # use sila_abi::boot::BootManifest;
+    /// # use sila_abi::trust::{Certificate, Revocation};
+    /// # use sila_crypto::Verified;
+    /// # use sila_crypto::keystore::KeyStore;
+    /// fn step(store: &mut KeyStore, revocation: Verified<Revocation>) {
+    ///     let _ = store.add_revocation(revocation);
+    /// }
+    /// ```
+    /// Not one that no root key signed:
+    /// ```compile_fail,E0308
+    /// # use sila_abi::boot::BootManifest;
+    /// # use sila_abi::trust::{Certificate, Revocation};
+    /// # use sila_crypto::Verified;
+    /// # use sila_crypto::keystore::KeyStore;
+    /// fn step(store: &mut KeyStore, revocation: Revocation) {
+    ///     let _ = store.add_revocation(revocation);
+    /// }
+    /// ```
     pub fn add_revocation(&mut self, revocation: Verified<Revocation>) -> Result<(), ChainError> {
         if revocation.sequence <= self.revocation_sequence {
             return Err(ChainError::StaleSequence);

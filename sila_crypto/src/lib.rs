@@ -7,6 +7,7 @@
 //! - [`keystore`]: the plain list of keys, revocations and floors that the chain asks.
 //! - [`secure_bool`]: security decisions that survive a flipped bit by denying.
 //! - `sign` (feature `std`): key generation and signing.
+//! - `dilithium5` (feature of that name): a second scheme, in C. Never in the kernel.
 //!
 //! No assembly, no run-time CPU detection and no floating point: all of it runs in ring 0 on the soft-float
 //! target. Verification uses the heap of its caller for a few KiB; a decoded ML-DSA-87 key holds 73,856 bytes of it.
@@ -16,6 +17,8 @@
 extern crate alloc;
 
 pub mod chain;
+#[cfg(feature = "dilithium5")]
+pub mod dilithium5;
 pub mod hash;
 pub mod keystore;
 pub mod scheme;

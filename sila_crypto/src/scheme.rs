@@ -1,5 +1,7 @@
 //! Signature schemes, decoded keys and domains (the book, Trust, "Keys").
 
+#[cfg(feature = "dilithium5")]
+use crate::dilithium5;
 use crate::hash::key_id;
 use core::fmt;
 use ml_dsa::{EncodedSignature, EncodedVerifyingKey, MlDsa87};
@@ -8,8 +10,14 @@ use sila_abi::trust::RecordKind;
 
 /// Number of ML-DSA-87 (FIPS 204), the default scheme.
 pub const ML_DSA_87: u16 = 1;
+/// Number of Dilithium5, which only builds with the feature `dilithium5` have.
+pub const DILITHIUM5: u16 = 2;
+/// Whether this build contains C. The kernel refuses to be built with it.
+pub const CONTAINS_C: bool = cfg!(feature = "dilithium5");
 /// Fewest bits of every public key and signature; no policy goes below.
 pub const MIN_BITS: usize = 4096;
+/// Lowest NIST level of every scheme; no policy goes below.
+pub const MIN_LEVEL: u8 = 5;
 
 /// The facts of a signature scheme.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,14 +35,27 @@ pub struct Scheme {
 }
 
 /// Every scheme of this build.
-pub const SCHEMES: &[Scheme] =
-    &[Scheme { number: ML_DSA_87, name: "ML-DSA-87", nist_level: 5, key_len: 2592, signature_len: 4627 }];
+pub const SCHEMES: &[Scheme] = &[
+    Scheme { number: ML_DSA_87, name: "ML-DSA-87", nist_level: 5, key_len: 2592, signature_len: 4627 },
+    #[cfg(feature = "dilithium5")]
+    Scheme {
+        number: DILITHIUM5,
+        name: "Dilithium5",
+        nist_level: 5,
+        key_len: dilithium5::KEY_LEN,
+        signature_len: dilithium5::SIGNATURE_LEN,
+    },
+];
 
 impl Scheme {
     /// The scheme of this number, if this build has it and it is strong enough.
     pub fn find(number: u16) -> Result<&'static Self, KeyError> {
-        let scheme = SCHEMES.iter().find(|s| s.number == number).ok_or(KeyError::UnknownAlgorithm)?;
-        if scheme.is_at_least(5, MIN_BITS) { Ok(scheme) } else { Err(KeyError::TooWeak) }
+        Self::find_in(SCHEMES, number)
+    }
+
+    fn find_in(schemes: &'static [Self], number: u16) -> Result<&'static Self, KeyError> {
+        let scheme = schemes.iter().find(|s| s.number == number).ok_or(KeyError::UnknownAlgorithm)?;
+        if scheme.is_at_least(MIN_LEVEL, MIN_BITS) { Ok(scheme) } else { Err(KeyError::TooWeak) }
     }
 
     /// Whether level and sizes reach these minima.
@@ -156,15 +177,37 @@ impl core::error::Error for VerifyError {}
 pub struct VerifyingKey {
     scheme: &'static Scheme,
     id: KeyId,
-    key: ml_dsa::VerifyingKey<MlDsa87>,
+    key: Decoded,
+}
+
+/// What each scheme decodes its keys to.
+#[derive(Clone)]
+enum Decoded {
+    MlDsa87(ml_dsa::VerifyingKey<MlDsa87>),
+    #[cfg(feature = "dilithium5")]
+    Dilithium5(dilithium5::PublicKey),
+}
+
+impl Decoded {
+    fn decode(scheme: &Scheme, bytes: &[u8]) -> Result<Self, KeyError> {
+        match scheme.number {
+            ML_DSA_87 => {
+                let encoded = EncodedVerifyingKey::<MlDsa87>::try_from(bytes);
+                let encoded = encoded.map_err(|_| KeyError::Length)?;
+                Ok(Self::MlDsa87(ml_dsa::VerifyingKey::decode(&encoded)))
+            }
+            #[cfg(feature = "dilithium5")]
+            DILITHIUM5 => Ok(Self::Dilithium5(dilithium5::PublicKey::decode(bytes)?)),
+            _ => Err(KeyError::UnknownAlgorithm),
+        }
+    }
 }
 
 impl VerifyingKey {
     /// Decodes the public key `bytes` of scheme `algorithm`.
     pub fn decode(algorithm: u16, bytes: &[u8]) -> Result<Self, KeyError> {
         let scheme = Scheme::find(algorithm)?;
-        let encoded = EncodedVerifyingKey::<MlDsa87>::try_from(bytes).map_err(|_| KeyError::Length)?;
-        let key = ml_dsa::VerifyingKey::decode(&encoded);
+        let key = Decoded::decode(scheme, bytes)?;
         Ok(Self { scheme, id: key_id(algorithm, bytes), key })
     }
 
@@ -183,15 +226,28 @@ impl VerifyingKey {
         self.verify_in_context(domain.context(), message, signature)
     }
 
-    /// The check itself; the outside test vectors come in here.
-    fn verify_in_context(&self, context: &[u8], message: &[u8], signature: &[u8]) -> Result<(), VerifyError> {
-        let encoded = EncodedSignature::<MlDsa87>::try_from(signature).map_err(|_| VerifyError::Length)?;
-        let signature = ml_dsa::Signature::<MlDsa87>::decode(&encoded).ok_or(VerifyError::Invalid)?;
-        if self.key.verify_with_context(message, context, &signature) {
-            Ok(())
-        } else {
-            Err(VerifyError::Invalid)
+    /// The check itself, with the context as bytes: where the outside test vectors come in. Whatever is signed in
+    /// SILA goes through [`Self::verify`].
+    pub fn verify_in_context(
+        &self,
+        context: &[u8],
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), VerifyError> {
+        if signature.len() != self.scheme.signature_len {
+            return Err(VerifyError::Length);
         }
+        let valid = match &self.key {
+            Decoded::MlDsa87(key) => {
+                let encoded = EncodedSignature::<MlDsa87>::try_from(signature);
+                let encoded = encoded.map_err(|_| VerifyError::Length)?;
+                let signature = ml_dsa::Signature::<MlDsa87>::decode(&encoded);
+                signature.is_some_and(|signature| key.verify_with_context(message, context, &signature))
+            }
+            #[cfg(feature = "dilithium5")]
+            Decoded::Dilithium5(key) => key.verify(context, message, signature),
+        };
+        if valid { Ok(()) } else { Err(VerifyError::Invalid) }
     }
 }
 
@@ -231,16 +287,37 @@ mod tests {
     #[test]
     fn unknown_algorithms_and_bad_lengths_are_refused() {
         assert_eq!(VerifyingKey::decode(0, &[0; 2592]).err(), Some(KeyError::UnknownAlgorithm));
-        assert_eq!(VerifyingKey::decode(2, &[0; 2592]).err(), Some(KeyError::UnknownAlgorithm));
+        assert_eq!(VerifyingKey::decode(3, &[0; 2592]).err(), Some(KeyError::UnknownAlgorithm));
+        let second = VerifyingKey::decode(DILITHIUM5, &[0; 2592]).err();
+        assert_eq!(second, (!cfg!(feature = "dilithium5")).then_some(KeyError::UnknownAlgorithm));
         assert_eq!(VerifyingKey::decode(ML_DSA_87, &[0; 2591]).err(), Some(KeyError::Length));
         assert_eq!(VerifyingKey::decode(ML_DSA_87, &[]).err(), Some(KeyError::Length));
     }
 
     #[test]
     fn every_scheme_reaches_the_minimum() {
-        assert!(SCHEMES.iter().all(|s| s.is_at_least(5, MIN_BITS)));
-        let weak = Scheme { key_len: 511, ..SCHEMES[0] };
-        assert!(!weak.is_at_least(5, MIN_BITS));
+        for scheme in SCHEMES {
+            assert!(scheme.is_at_least(MIN_LEVEL, MIN_BITS), "{}", scheme.name);
+            assert_eq!(Scheme::find(scheme.number), Ok(scheme));
+        }
+    }
+
+    /// A scheme that somebody registers with small keys, small signatures or a low level is not found.
+    #[test]
+    fn weak_schemes_are_refused() {
+        const STRONG: Scheme =
+            Scheme { number: 10, name: "s", nist_level: 5, key_len: 512, signature_len: 512 };
+        const LIST: &[Scheme] = &[
+            STRONG,
+            Scheme { number: 11, key_len: 511, ..STRONG },
+            Scheme { number: 12, signature_len: 511, ..STRONG },
+            Scheme { number: 13, nist_level: 4, ..STRONG },
+        ];
+        assert_eq!(Scheme::find_in(LIST, 10).map(|s| s.number), Ok(10));
+        for number in 11..=13 {
+            assert_eq!(Scheme::find_in(LIST, number), Err(KeyError::TooWeak), "{number}");
+        }
+        assert_eq!(Scheme::find_in(LIST, 14), Err(KeyError::UnknownAlgorithm));
     }
 
     #[test]

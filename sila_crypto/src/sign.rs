@@ -30,6 +30,39 @@ impl fmt::Display for SignError {
 
 impl std::error::Error for SignError {}
 
+/// A secret key of whatever scheme.
+pub trait Signer {
+    /// Number of the scheme.
+    fn algorithm(&self) -> u16;
+    /// The public key's id.
+    fn id(&self) -> KeyId;
+    /// The public key as records hold it.
+    fn public_key(&self) -> PublicKey;
+    /// Signs `message` in `domain`.
+    ///
+    /// # Errors
+    /// [`SignError::Failed`] if the signing function does.
+    fn sign(&self, domain: Domain, message: &[u8]) -> Result<Vec<u8>, SignError>;
+}
+
+impl Signer for SigningKey {
+    fn algorithm(&self) -> u16 {
+        self.algorithm()
+    }
+
+    fn id(&self) -> KeyId {
+        self.id()
+    }
+
+    fn public_key(&self) -> PublicKey {
+        self.public_key()
+    }
+
+    fn sign(&self, domain: Domain, message: &[u8]) -> Result<Vec<u8>, SignError> {
+        self.sign(domain, message)
+    }
+}
+
 /// A secret ML-DSA-87 key. Zeroed when dropped; `Debug` shows the id only.
 pub struct SigningKey {
     seed: B32,

@@ -21,6 +21,8 @@ pub mod ipc;
 pub mod lifecycle;
 mod lock;
 pub mod memory;
+#[cfg(feature = "no-random")]
+pub mod no_random;
 pub mod op;
 mod page;
 pub mod raw;

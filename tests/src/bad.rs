@@ -7,6 +7,7 @@ use boot::pkg::bundle::Content;
 use boot::pkg::description::ModuleDescription;
 use boot::pkg::keys::KeySet;
 use boot::pkg::tamper::{Variant, test_system, variants};
+use boot::pkg::tiny;
 use boot::pkg::verify::{Refusal, verify_package};
 use module_manager::check::failure;
 use sila_abi::boot::EntryKind;
@@ -29,31 +30,41 @@ fn refused_by_manager(bytes: &[u8], keys: &KeyStore) -> Option<ChainError> {
     chain::check_payload(&package, &manifest).err()
 }
 
-/// The answer that a package must get.
+/// The answer that a variant must get.
 fn expected(variant: &Variant, keys: &KeyStore) -> Result<Option<(bool, Failure)>> {
-    if variant.bytes.is_empty() {
-        return Ok(None);
-    }
-    let refusal = match verify_package(&variant.bytes, keys) {
-        Ok(_) => bail!("{}: not refused", variant.name),
-        Err(refusal) => refusal,
-    };
+    let Some((refusal, answer)) = answer(&variant.name, &variant.bytes, keys)? else { return Ok(None) };
     if refusal.name() != variant.expected {
         bail!("{}: refused as {} instead of {}", variant.name, refusal.name(), variant.expected);
     }
-    if let Some(error) = refused_by_manager(&variant.bytes, keys) {
-        return Ok(Some((true, failure(error))));
+    Ok(answer)
+}
+
+/// Why a package is refused, whether ModuleManager itself does it, and its answer, if there is one for that.
+type Answer = (Refusal, Option<(bool, Failure)>);
+
+/// The answer that a package must get; `None` if there is no package.
+fn answer(what: &str, bytes: &[u8], keys: &KeyStore) -> Result<Option<Answer>> {
+    if bytes.is_empty() {
+        return Ok(None);
     }
-    Ok(Some((
+    let refusal = match verify_package(bytes, keys) {
+        Ok(_) => bail!("{what}: not refused"),
+        Err(refusal) => refusal,
+    };
+    if let Some(error) = refused_by_manager(bytes, keys) {
+        return Ok(Some((refusal, Some((true, failure(error))))));
+    }
+    let late = (
         false,
         match refusal {
             Refusal::Payload(error) => Failure::with(LoadError::DecompressionRefused, error.code().into(), 0),
             Refusal::Chain(error) => {
                 Failure::kernel(LoadError::CreateRefused, error.kernel_error(), error.detail())
             }
-            Refusal::Padding => return Ok(None),
+            Refusal::Padding => return Ok(Some((refusal, None))),
         },
-    )))
+    );
+    Ok(Some((refusal, Some(late))))
 }
 
 /// The group of a variant: the in-guest test that loads it.
@@ -90,6 +101,24 @@ fn names(bytes: &[u8]) -> Option<(Name, Version)> {
     Some((manifest.name, manifest.version))
 }
 
+/// How many packages have a sampled bit flipped.
+const SAMPLED: usize = 100;
+
+/// So many small packages, each with a name of its own and one bit flipped: spread over all of a package.
+fn sampled(keys: &KeySet) -> Result<Vec<Variant>> {
+    let mut all = Vec::new();
+    for at in 0..SAMPLED {
+        let mut bytes = tiny::parts(&format!("flip.{at}"), "1.0.0", &keys.publisher)?.assemble()?;
+        let stretch = bytes.len() * 8 / SAMPLED;
+        let bit = at * stretch + at * 13 % stretch;
+        if let Some(byte) = bytes.get_mut(bit / 8) {
+            *byte ^= 1 << (bit % 8);
+        }
+        all.push(Variant { name: format!("bit {bit} of flip.{at}"), bytes, expected: "" });
+    }
+    Ok(all)
+}
+
 /// Bundle entries and the list that tells the tests about them.
 pub fn packages(
     keys: &KeySet,
@@ -98,11 +127,11 @@ pub fn packages(
 ) -> Result<(Vec<Content>, String)> {
     let store = test_system(keys)?;
     let (mut contents, mut list) = (Vec::new(), String::new());
-    let mut add = |hint: Name, version: Version, failure: Failure, variant: &Variant| {
+    let mut add = |group: &str, hint: Name, version: Version, failure: Failure, variant: &Variant| {
         let Version { major, minor, patch } = version;
         list.push_str(&format!(
             "{} {hint} {major}.{minor}.{patch} {} {} {} {}\n",
-            group(&variant.name),
+            group,
             failure.error.number(),
             failure.detail,
             failure.more,
@@ -113,7 +142,9 @@ pub fn packages(
     let mut late = Vec::new();
     for (at, variant) in variants(keys, description, image)?.iter().enumerate() {
         match expected(variant, &store)? {
-            Some((true, failure)) => add(name(&format!("bad.{at}"))?, Version::MIN, failure, variant),
+            Some((true, failure)) => {
+                add(group(&variant.name), name(&format!("bad.{at}"))?, Version::MIN, failure, variant);
+            }
             // ModuleManager compares name and version with what was asked for: these need a name of their own.
             Some((false, _)) => late.push(at),
             None => {}
@@ -128,7 +159,13 @@ pub fn packages(
             bail!("{}: another answer under another name", variant.name)
         };
         let (hint, version) = names(&variant.bytes).unwrap_or((name(&named.module.name)?, Version::MIN));
-        add(hint, version, failure, variant);
+        add(group(&variant.name), hint, version, failure, variant);
+    }
+    for (at, variant) in sampled(keys)?.iter().enumerate() {
+        let Some((_, Some((_, failure)))) = answer(&variant.name, &variant.bytes, &store)? else {
+            bail!("{}: there is no answer to it", variant.name)
+        };
+        add("sampled", name(&format!("flip.{at}"))?, Version::new(1, 0, 0), failure, variant);
     }
     Ok((contents, list))
 }

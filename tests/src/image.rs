@@ -1,6 +1,6 @@
 //! The test system: `boot/bundle-test.toml` with the data that the in-guest tests need.
 
-use crate::bad;
+use crate::{bad, vectors};
 use anyhow::{Context, Result, anyhow};
 use boot::bare::Built;
 use boot::paths::{self, Scratch};
@@ -9,6 +9,7 @@ use boot::pkg::description::ModuleDescription;
 use boot::pkg::keys::{KeySet, PublisherKey, test_keys};
 use boot::pkg::pack::{Parts, manifest};
 use boot::pkg::sif_build::elf_to_sif;
+use boot::pkg::tiny;
 use boot::system::{BundleOptions, Image, build, make_bundle, write_image};
 use sila_abi::boot::{Bundle, EntryKind};
 use sila_abi::manifest::{CapRequest, Codec, Manifest, Resources, Selector, ServiceDecl};
@@ -60,6 +61,13 @@ impl TestSystem {
         let options = BundleOptions { description: Some(path), ..BundleOptions::default() };
         let bundle = make_bundle(&self.built, &options)?;
         Ok(Self { built: self.built.clone(), bundle })
+    }
+
+    /// This system with more entries in its bundle.
+    pub fn with_entries(&self, entries: Vec<Content>) -> Result<Self> {
+        let mut contents = contents(&self.bundle)?;
+        contents.extend(entries);
+        Ok(Self { built: self.built.clone(), bundle: layout(&contents)? })
     }
 
     /// A disk image that runs these tests.
@@ -126,6 +134,9 @@ impl TestData {
         let mut all = vec![
             (testrunner::PROBE_IMAGE.to_string(), self.image.clone()),
             (testrunner::PROBE_PROOF.to_string(), proof(&parts)?),
+            (testrunner::TINY_IMAGE.to_string(), tiny::image()?),
+            (testrunner::TINY_PROOF.to_string(), tiny::parts("tiny", "1.0.0", &keys.publisher)?.proof()?),
+            (testrunner::VECTORS.to_string(), vectors::ml_dsa_87()?),
         ];
         let mut reuse = good.clone();
         reuse.init_deadline_ms += 1;

@@ -5,3 +5,6 @@ pub mod bad;
 pub mod image;
 pub mod report;
 pub mod run;
+#[cfg(feature = "dilithium5")]
+pub mod second;
+pub mod vectors;

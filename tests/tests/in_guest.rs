@@ -57,6 +57,8 @@ fn main() {
     trials.extend(controls(&shared));
     trials.extend(machines(&shared));
     trials.push(counted(&shared));
+    #[cfg(feature = "dilithium5")]
+    trials.push(second(&shared));
     libtest_mimic::run(&args, trials).exit();
 }
 
@@ -173,6 +175,20 @@ fn counted(shared: &Arc<Shared>) -> Trial {
             (true, true) => Ok(()),
             (true, false) => Err(failed.join("\n").into()),
             (false, _) => Err(run::describe(&report, &outcome).into()),
+        }
+    })
+}
+
+/// Signatures of the second scheme in ring 3.
+#[cfg(feature = "dilithium5")]
+fn second(shared: &Arc<Shared>) -> Trial {
+    let shared = Arc::clone(shared);
+    let test = &testrunner::SECOND[0];
+    Trial::test(test.name, move || {
+        let system = sila_tests::second::system(shared.system()?).map_err(|e| format!("{e:#}"))?;
+        match run::run(&system, &[test.name]).map_err(|e| format!("{e:#}"))?.get(test.name) {
+            Some(Verdict::Pass) => Ok(()),
+            other => Err(format!("{other:?}").into()),
         }
     })
 }

@@ -23,17 +23,22 @@ pub mod record_view;
 pub mod roots;
 pub mod sif_build;
 pub mod tamper;
+pub mod tiny;
 pub mod trust;
 pub mod verify;
 
 #[cfg(test)]
 mod ceremony_tests;
 #[cfg(test)]
+mod flip_tests;
+#[cfg(test)]
 mod inspect_tests;
 #[cfg(test)]
 mod pack_tests;
 #[cfg(test)]
 mod release_tests;
+#[cfg(test)]
+mod scheme_tests;
 #[cfg(test)]
 mod tests;
 

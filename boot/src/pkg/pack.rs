@@ -9,7 +9,7 @@ use sila_abi::package::{LoadProof, PACKAGE_FORMAT, PACKAGE_MAGIC, Package, Packa
 use sila_crypto::chain::statement;
 use sila_crypto::hash::bulk_digest;
 use sila_crypto::scheme::Domain;
-use sila_crypto::sign::SigningKey;
+use sila_crypto::sign::Signer;
 use std::io::Write;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -80,7 +80,7 @@ pub struct Parts {
 
 impl Parts {
     /// Signs `manifest` and `payload` three times.
-    pub fn sign(manifest: &Manifest, payload: &[u8], key: &SigningKey) -> Result<Self> {
+    pub fn sign(manifest: &Manifest, payload: &[u8], key: &dyn Signer) -> Result<Self> {
         let encoded = manifest.encode().map_err(|e| anyhow!("{}: {e}", manifest.name))?;
         let statement = statement::binary(manifest);
         let mut parts = Self {
@@ -98,14 +98,14 @@ impl Parts {
     }
 
     /// Signs the manifest anew.
-    pub fn sign_manifest(&mut self, key: &SigningKey) -> Result<()> {
+    pub fn sign_manifest(&mut self, key: &dyn Signer) -> Result<()> {
         let message = statement::manifest(self.algorithm, &self.key_id, &self.manifest);
         self.manifest_sig = key.sign(Domain::Manifest, message.as_bytes())?;
         Ok(())
     }
 
     /// Signs the package anew.
-    pub fn sign_package(&mut self, key: &SigningKey) -> Result<()> {
+    pub fn sign_package(&mut self, key: &dyn Signer) -> Result<()> {
         // Every signature of the scheme has the length of the binary signature.
         let signed = self.signed_bytes(self.binary_sig.len())?;
         let message =

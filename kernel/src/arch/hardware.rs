@@ -320,6 +320,10 @@ impl Machine for Hardware {
         trap::finish_work()
     }
 
+    fn verification_stack_peak(&self) -> u64 {
+        trap::verification_stack_peak()
+    }
+
     // The self-check's jobs are of another type and go to the context directly.
     #[cfg(feature = "self-check")]
     fn start_verification(&mut self, _: alloc::boxed::Box<kernel::verify::Work>) {

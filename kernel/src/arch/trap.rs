@@ -557,8 +557,43 @@ impl FrameReader for PhysicalFrames {
     }
 }
 
+/// What the stack of the verification context holds where nothing was ever put.
+const UNUSED: u64 = 0x756e_7573_6564_2121;
+/// Bytes below the stack pointer that are left alone when the rest is filled: an interrupt puts its frame there.
+const MARGIN: u64 = 4096;
+
+/// Lowest address of the verification context's stack, and the one behind it.
+fn verification_stack() -> (u64, u64) {
+    let start = layout::STACKS + layout::VERIFICATION_STACK.0;
+    (start, start + layout::VERIFICATION_STACK.1)
+}
+
+/// Fills the stack below the caller: boot has used it, too.
+#[inline(never)]
+fn fill_verification_stack() {
+    let here = 0u64;
+    let end = (&raw const here as u64).saturating_sub(MARGIN) & !7;
+    for address in (verification_stack().0..end).step_by(8) {
+        // SAFETY: mapped memory of this context's own stack, far below everything in use: nothing is called from here,
+        // and what an interrupt puts on the stack fits into the margin.
+        unsafe { (address as *mut u64).write_volatile(UNUSED) };
+    }
+}
+
+/// Bytes of the verification context's stack that were ever in use.
+pub fn verification_stack_peak() -> u64 {
+    let (start, end) = verification_stack();
+    let is_used = |address: &u64| {
+        // SAFETY: mapped memory that is written by this CPU only, which is here; any value will do.
+        let word = unsafe { (*address as *const u64).read_volatile() };
+        word != UNUSED
+    };
+    (start..end).step_by(8).find(is_used).map_or(0, |deepest| end - deepest)
+}
+
 /// The verification context: runs one job after another, with interrupts on, on its own stack.
 extern "C" fn verification() -> ! {
+    fill_verification_stack();
     loop {
         let work = WORK.load(Ordering::Relaxed);
         heap::reset_scratch();

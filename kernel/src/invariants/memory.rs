@@ -100,7 +100,7 @@ fn pins(k: &Kernel, s: &mut Scratch) -> Result<(), Broken> {
                 pin(k, s, *image)?;
                 pin(k, s, *proof)?;
             }
-            Wanted::Record { region, .. } => pin(k, s, *region)?,
+            Wanted::Record { region, .. } | Wanted::Case { region, .. } => pin(k, s, *region)?,
         }
     }
     Ok(())

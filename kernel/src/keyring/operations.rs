@@ -74,6 +74,15 @@ impl Kernel {
     }
 
     fn begin_install(&mut self, c: &Invocation, policy: bool) -> Result<Flow, Fail> {
+        self.queue_region(c, |region, length| Wanted::Record { region, length, policy })
+    }
+
+    /// Has the context verify the first bytes of the Region that the caller names; the caller waits for it.
+    pub(crate) fn queue_region(
+        &mut self,
+        c: &Invocation,
+        wanted: impl FnOnce(RegionId, u64) -> Wanted,
+    ) -> Result<Flow, Fail> {
         let (region, length): (RegionId, u64) = (c.arg_id(0)?, c.args[1]);
         let pages = self.regions.get(region).map_or(0, |r| r.pages as u64);
         if length == 0 || length > pages * 4096 || length > COPY_MAX as u64 {
@@ -83,7 +92,7 @@ impl Kernel {
             return Err(Error::VerificationBusy.into());
         }
         self.pin_region(region, true);
-        self.queue_verification(c.thread, Wanted::Record { region, length, policy })?;
+        self.queue_verification(c.thread, wanted(region, length))?;
         self.start_wait(c.thread, ThreadState::Verifying, u64::MAX);
         Ok(Flow::Blocked)
     }

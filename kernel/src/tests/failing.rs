@@ -26,7 +26,7 @@ impl Scene {
     }
 
     /// Does what the scene is about, to its end.
-    fn perform(&mut self) -> Result<(), Error> {
+    pub(super) fn perform(&mut self) -> Result<(), Error> {
         let (who, w) = (self.who, &mut self.w);
         let outcome = match &self.act {
             Act::Invoke(slot, op, args) => {

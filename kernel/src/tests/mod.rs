@@ -4,6 +4,7 @@ mod abuse;
 mod audit;
 mod budgets;
 mod capabilities;
+mod cases;
 pub(crate) mod contract;
 mod creating;
 mod devices;

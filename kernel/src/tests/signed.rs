@@ -16,6 +16,7 @@ use sila_abi::trust::{
     Ceiling, Certificate, Purpose, Record, RecordKind, Revocation, RevokedItem, RootSet, RootSignature,
     SignatureSet, SignedRecord, TypeCeiling,
 };
+use sila_abi::verify_case::VerifyCase;
 use sila_crypto::chain::{RootKeys, statement, verify_boot_manifest};
 use sila_crypto::hash::{bulk_digest, id_digest};
 use sila_crypto::scheme::Domain;
@@ -39,6 +40,16 @@ pub struct Signed {
     boot: Vec<u8>,
     root: Vec<u8>,
     signatures: SignatureSet,
+}
+
+/// A valid signature over this message, as `TestVerify` takes it.
+pub fn case(message: &[u8]) -> Vec<u8> {
+    let key = SigningKey::from_seed(&[2; 32]);
+    let signature = key.sign(Domain::Binary, message).unwrap();
+    let (key, context) = (key.public_bytes(), Domain::Binary.context());
+    let case = VerifyCase { algorithm: 1, key, context, message, signature: &signature };
+    let parts = case.parts().concat();
+    [case.header().unwrap().as_bytes(), &parts].concat()
 }
 
 /// See [`Signed`].

@@ -89,7 +89,7 @@ impl Kernel {
     fn fill_work(&mut self, work: &mut Work, wanted: &Wanted) {
         let (region, length) = match wanted {
             Wanted::Load(load) => (load.proof, COPY_MAX as u64),
-            Wanted::Record { region, length, .. } => (*region, *length),
+            Wanted::Record { region, length, .. } | Wanted::Case { region, length } => (*region, *length),
         };
         work.verdict = None;
         work.length = 0;
@@ -97,8 +97,9 @@ impl Kernel {
         work.source = self.regions.get(region).map(|r| (r.backing, r.filled, length));
         work.image = match wanted {
             Wanted::Load(load) => self.regions.get(load.image).map(|r| (r.backing, r.pages)),
-            Wanted::Record { .. } => None,
+            Wanted::Record { .. } | Wanted::Case { .. } => None,
         };
+        work.case = matches!(wanted, Wanted::Case { .. });
     }
 
     /// The context has finished its job; what follows is done in steps that the scheduler asks for.
@@ -215,6 +216,7 @@ impl Kernel {
                 self.install_record(record, *policy)?;
                 Ok(true)
             }
+            (Wanted::Case { .. }, Some(Ok(Verdict::Case))) => Ok(true),
             (_, Some(Err(why))) => Err(chain_fail(*why)),
             _ => Err(Error::RecordMalformed.into()),
         }
@@ -246,7 +248,7 @@ impl Kernel {
                 self.pin_region(load.image, false);
                 self.pin_region(load.proof, false);
             }
-            Wanted::Record { region, .. } => self.pin_region(*region, false),
+            Wanted::Record { region, .. } | Wanted::Case { region, .. } => self.pin_region(*region, false),
         }
     }
 

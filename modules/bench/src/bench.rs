@@ -1,12 +1,13 @@
 //! The client: calibrates, measures what the plan names, reports.
 
-use crate::{latency, making, rows};
+use crate::{latency, making, rows, trust};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use bench::{
-    IMAGE, LARGE, LARGE_BYTES, MARK_BEGIN, MARK_END, MARK_NEXT, NAMES, PLAN, PROOFS, Plan, Summary, Unit,
+    CASES, IMAGE, LARGE, LARGE_BYTES, MARK_BEGIN, MARK_END, MARK_NEXT, NAMES, PLAN, PROOFS, Plan, SMALL,
+    STACK, Summary, Unit,
 };
 use core::hint::black_box;
 use sila_abi::boot::{Bundle, EntryKind};
@@ -35,6 +36,8 @@ pub const ECHO: Slot = Slot(13);
 pub const PING: Slot = Slot(14);
 /// The Notification that the peer signals.
 pub const PONG: Slot = Slot(15);
+/// ModuleManager.
+pub const MANAGER: Slot = Slot(16);
 /// Slots that no one else uses: for what is made and deleted again.
 pub const SPARE: [Slot; 4] = [Slot(40), Slot(41), Slot(42), Slot(43)];
 /// A Notification of this process.
@@ -78,7 +81,11 @@ pub struct Client {
     pub unit: Unit,
     /// The peer's sealed image.
     pub image: OwnedSlot,
-    proofs: [OwnedSlot; 4],
+    proofs: [OwnedSlot; 8],
+    small: OwnedSlot,
+    /// Bytes of the small image.
+    pub small_bytes: usize,
+    cases: [(OwnedSlot, u64); 2],
     image_bytes: &'static [u8],
     large_page: &'static [u8],
     plan: &'static str,
@@ -95,6 +102,14 @@ pub enum Proof {
     Full,
     /// The large image's.
     Large,
+    /// The small image's, for a process that asks for nothing.
+    Small,
+    /// The same for a process that asks for a capability.
+    Caps1,
+    /// For eight of them.
+    Caps8,
+    /// For as many as a manifest may ask for.
+    Caps32,
 }
 
 /// The registers of an invocation.
@@ -147,21 +162,45 @@ impl Client {
         // The system's own modules come to rest first.
         pause(3 * clock::SECOND);
         let (image_bytes, large_page) = (data(&bundle, IMAGE)?, data(&bundle, LARGE)?);
-        let [peer, holder, full, large] = PROOFS.map(|name| data(&bundle, name).and_then(sealed));
-        let (image, proofs) = (sealed(image_bytes)?, [peer?, holder?, full?, large?]);
-        Ok(Self { unit: calibrate(), image, proofs, image_bytes, large_page, plan })
+        let [p0, p1, p2, p3, p4, p5, p6, p7] = PROOFS.map(|name| data(&bundle, name).and_then(sealed));
+        let (image, proofs) = (sealed(image_bytes)?, [p0?, p1?, p2?, p3?, p4?, p5?, p6?, p7?]);
+        let case = |name| -> Result<(OwnedSlot, u64), Reason> {
+            let bytes = data(&bundle, name)?;
+            Ok((sealed(bytes)?, bytes.len() as u64))
+        };
+        let [whole, short] = CASES;
+        let cases = [case(whole)?, case(short)?];
+        let (small, small_bytes) = (data(&bundle, SMALL).and_then(sealed)?, data(&bundle, SMALL)?.len());
+        let unit = calibrate();
+        Ok(Self { unit, image, proofs, small, small_bytes, cases, image_bytes, large_page, plan })
     }
 
     /// The slot of a proof.
     pub fn proof(&self, which: Proof) -> Slot {
-        let [peer, holder, full, large] = &self.proofs;
+        let [peer, holder, full, large, small, caps1, caps8, caps32] = &self.proofs;
         match which {
             Proof::Peer => peer,
             Proof::Holder => holder,
             Proof::Full => full,
             Proof::Large => large,
+            Proof::Small => small,
+            Proof::Caps1 => caps1,
+            Proof::Caps8 => caps8,
+            Proof::Caps32 => caps32,
         }
         .slot()
+    }
+
+    /// The sealed small image.
+    pub fn small(&self) -> Slot {
+        self.small.slot()
+    }
+
+    /// A Region with a signature to be checked, or with one that is cut short, and how many bytes it has.
+    pub fn case(&self, whole: bool) -> (Slot, u64) {
+        let [good, short] = &self.cases;
+        let (region, length) = if whole { good } else { short };
+        (region.slot(), *length)
     }
 
     /// A sealed Region with the large image.
@@ -177,10 +216,13 @@ impl Client {
     fn measure(&'static self) -> bool {
         report(&format!("bench unit {} {}", self.unit.per_thousand, self.unit.empty));
         let plan = Plan::parse(self.plan);
-        let rows = || rows::ROWS.iter().chain(making::ROWS);
+        let rows = || rows::ROWS.iter().chain(making::ROWS).chain(trust::ROWS);
         let mut failed = false;
         for row in rows().filter(|row| plan.wants(row.name)) {
             failed |= self.report(row.name, self.row(row));
+        }
+        if plan.wants(STACK) {
+            failed |= self.report_stack();
         }
         failed |= latency::measure(self, |name| plan.wants(name));
         if let Some(rounds) = plan.trace {
@@ -189,6 +231,20 @@ impl Client {
             }
         }
         failed
+    }
+
+    /// Reports how much of the verification context's stack was used, in bytes; true if that failed.
+    fn report_stack(&self) -> bool {
+        match trust::stack_peak(self) {
+            Ok(peak) => {
+                report(&format!("bench row {STACK} {peak} {peak} {peak} {peak} 1"));
+                false
+            }
+            Err(error) => {
+                report(&format!("bench fail {STACK} {}", describe(&error)));
+                true
+            }
+        }
     }
 
     /// Reports a row; true if it failed.
@@ -283,13 +339,19 @@ const fn is_name(name: &str) -> bool {
 
 /// The host knows every row.
 const _: () = {
-    let (mut at, lists) = (0, [rows::ROWS, making::ROWS]);
-    while at < lists[0].len() + lists[1].len() {
-        let first = lists[0].len();
-        assert!(is_name(if at < first { lists[0][at].name } else { lists[1][at - first].name }));
-        at += 1;
+    let lists = [rows::ROWS, making::ROWS, trust::ROWS];
+    let (mut list, mut count) = (0, 0);
+    while list < lists.len() {
+        let mut at = 0;
+        while at < lists[list].len() {
+            assert!(is_name(lists[list][at].name));
+            at += 1;
+        }
+        count += at;
+        list += 1;
     }
-    assert!(NAMES.len() == lists[0].len() + lists[1].len() + crate::loads::LOADS.len() + 1);
+    // All latencies together, and the stack.
+    assert!(NAMES.len() == count + crate::loads::LOADS.len() + 2);
 };
 
 fn calibrate() -> Unit {

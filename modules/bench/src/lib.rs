@@ -18,8 +18,26 @@ pub const TRACE: &str = "trace";
 pub const IMAGE: &str = "bench.image";
 /// The test data entry with the first page of an image of [`LARGE_BYTES`]: [`IMAGE`], then a segment of zeros.
 pub const LARGE: &str = "bench.large";
-/// The test data entries with load proofs: the peer's, a holder's, a full process's, the large image's.
-pub const PROOFS: [&str; 4] = ["bench.proof", "bench.proof.holder", "bench.proof.full", "bench.proof.large"];
+/// The test data entry with an image of 36,864 bytes (35.5 KB are not a whole number of pages).
+pub const SMALL: &str = "bench.small";
+/// The module in the bundle that has this image.
+pub const SMALL_MODULE: &str = "benchsmall";
+/// The test data entries with load proofs: the peer's, a holder's, a full process's, the large image's, and those of the
+/// small image for processes that ask for 0, 1, 8 and 32 capabilities.
+pub const PROOFS: [&str; 8] = [
+    "bench.proof",
+    "bench.proof.holder",
+    "bench.proof.full",
+    "bench.proof.large",
+    "bench.proof.small",
+    "bench.proof.caps1",
+    "bench.proof.caps8",
+    "bench.proof.caps32",
+];
+/// The test data entries with a signature to be checked (`sila_abi::verify_case`), and with the same one cut short.
+pub const CASES: [&str; 2] = ["bench.case", "bench.case.short"];
+/// The row that is no count of instructions: bytes of the verification context's stack.
+pub const STACK: &str = "verification_stack";
 /// Bytes of the large image.
 pub const LARGE_BYTES: usize = 16 << 20;
 
@@ -69,6 +87,15 @@ pub const NAMES: &[&str] = &[
     "thread_suspend_resume",
     "process_create",
     "process_terminate",
+    "key_decode",
+    "signature_verify",
+    "hash_1mib",
+    "load_kernel_35k",
+    "load_whole_35k",
+    "process_create_1_cap",
+    "process_create_8_caps",
+    "process_create_32_caps",
+    STACK,
     "interrupt_to_thread",
     "dispatch_latency_verify",
     "dispatch_latency_hash",

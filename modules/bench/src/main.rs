@@ -12,6 +12,7 @@ mod loads;
 mod making;
 mod peer;
 mod rows;
+mod trust;
 
 use sila_abi::object::ObjectType;
 use sila_rt::op;

@@ -132,6 +132,7 @@ fn wanted(what: u64) -> &'static str {
     match what {
         trace::wanted::LOAD => "a process",
         trace::wanted::RECORD => "a record",
+        trace::wanted::CASE => "a test's signature",
         _ => "?",
     }
 }

@@ -14,6 +14,7 @@ mod creating;
 mod durable;
 mod exhaustion;
 mod failing;
+mod flips;
 mod handover;
 mod hardware;
 mod isolation;
@@ -27,6 +28,8 @@ mod priorities;
 mod processes;
 mod puppet;
 mod running;
+mod second;
+mod signatures;
 mod state;
 mod status;
 mod trace;
@@ -46,6 +49,17 @@ pub const PLAN: &str = "plan";
 pub const PROBE_IMAGE: &str = "probe.image";
 /// The test data entry with the probe's load proof.
 pub const PROBE_PROOF: &str = "probe.proof";
+/// The test data entry with the image of the smallest module.
+pub const TINY_IMAGE: &str = "tiny.image";
+/// The test data entry with its load proof.
+pub const TINY_PROOF: &str = "tiny.proof";
+/// The test data entry with outside vectors for signatures: each its number and whether it is valid (bit 0) in eight
+/// bytes, then a case (`sila_abi::verify_case`).
+pub const VECTORS: &str = "signature.vectors";
+/// How many of them are valid, and how many are not.
+pub const VECTOR_COUNTS: (u32, u32) = (71, 170);
+/// The test data entry with a signature of the second scheme (`sila_abi::verify_case`).
+pub const SECOND_CASE: &str = "second.case";
 /// The test data entry that lists bad packages: `GROUP HINT MAJOR.MINOR.PATCH LABEL WORD0 WORD1 what is wrong`.
 pub const BAD_PACKAGES: &str = "bad.packages";
 /// The test data entry that lists bad proofs and images: `ERROR PROOF IMAGE what is wrong`.
@@ -223,6 +237,15 @@ pub const TESTS: &[Test] = tests! {
         a_pool_that_is_too_small_is_refused
         a_version_with_other_content_is_refused
         the_new_process_holds_exactly_its_grants;
+    signatures:
+        outside_vectors_hold_in_ring_3
+        outside_vectors_hold_in_the_verification_context
+        what_is_no_signature_to_be_checked_is_refused
+        verification_stays_far_from_the_end_of_its_stack;
+    flips:
+        flipped_bits_of_load_proofs_are_refused_by_the_kernel
+        flipped_bits_of_images_are_refused_by_the_kernel
+        flipped_bits_of_packages_are_refused_on_the_way_to_a_process;
     between:
         a_source_deleted_during_verification_is_missed
         a_pool_deleted_during_verification_is_missed
@@ -379,6 +402,12 @@ pub const COUNTED: &[Test] = tests! {
         the_shares_of_a_budget_are_exact;
 };
 
+/// Tests of what is in the bundle only if the second signature scheme was asked for.
+pub const SECOND: &[Test] = tests! {
+    second:
+        a_signature_of_the_second_scheme_is_told_from_flipped_ones;
+};
+
 /// The modules of [`TESTS`] that are run again with the kernel's page tables apart from ring 3's.
 const ENTRIES: [&str; 5] = ["isolation", "state", "running", "messages", "budgets"];
 
@@ -414,7 +443,7 @@ pub fn guard(lab: &Lab) -> Result<Child, Failure> {
 
 /// The tests that a plan names, in its order.
 pub fn planned(plan: &str) -> Vec<Result<&'static Test, String>> {
-    let all = || TESTS.iter().chain(COUNTED).chain(CONTROLS);
+    let all = || TESTS.iter().chain(COUNTED).chain(SECOND).chain(CONTROLS);
     plan.lines()
         .filter(|line| !line.is_empty())
         .map(|line| all().find(|test| test.name == line).ok_or_else(|| line.into()))
@@ -427,7 +456,8 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_many() {
-        let names: Vec<_> = TESTS.iter().chain(COUNTED).chain(CONTROLS).map(|test| test.name).collect();
+        let names: Vec<_> =
+            TESTS.iter().chain(COUNTED).chain(SECOND).chain(CONTROLS).map(|test| test.name).collect();
         for (at, name) in names.iter().enumerate() {
             assert!(!names[..at].contains(name), "{name}");
         }

@@ -26,11 +26,31 @@ use crate::secure_bool::IntegrityFault;
 use sila_abi::record::{KeyId, Name, Version};
 use sila_abi::trust::{Certificate, Purpose};
 
-/// A value that passed every check of its kind. Only this module makes one.
+/// A value that passed every check of its kind. Only this module makes one: the field is private, there is no
+/// constructor, and what was verified cannot be changed afterwards. Each function of the chain that builds on a step
+/// takes that step's result; beside it stands, as a test, what does not compile.
 ///
-/// ```compile_fail
-/// // No one else can: the field is private and there is no constructor.
+/// ```
+/// fn read(manifest: &sila_crypto::Verified<u32>) -> u32 {
+///     **manifest + *manifest.get()
+/// }
+/// ```
+/// ```compile_fail,E0423
 /// let forged = sila_crypto::Verified(7u32);
+/// ```
+/// ```compile_fail,E0594
+/// fn change(manifest: &mut sila_crypto::Verified<u32>) {
+///     **manifest = 7;
+/// }
+/// ```
+/// ```compile_fail,E0277
+/// let converted: sila_crypto::Verified<u32> = 7u32.into();
+/// ```
+/// ```compile_fail,E0277
+/// fn default<T: Default>() -> T {
+///     T::default()
+/// }
+/// let default: sila_crypto::Verified<u32> = default();
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Verified<T>(T);

@@ -100,6 +100,36 @@ fn check_ceiling(manifest: &Manifest, ceiling: &Ceiling) -> Result<(), ChainErro
 }
 
 /// Checks that a package's payload is the one its manifest names. After this it may be decompressed.
+///
+/// ```
+/// # use sila_abi::manifest::Manifest;
+/// # use sila_abi::package::Package;
+/// # use sila_crypto::Verified;
+/// # use sila_crypto::chain::*;
+/// fn step(package: &Verified<Package<'_>>, manifest: &Verified<Manifest>) {
+///     let _ = check_payload(package, manifest);
+/// }
+/// ```
+/// Not of a package whose signature was not checked:
+/// ```compile_fail,E0308
+/// # use sila_abi::manifest::Manifest;
+/// # use sila_abi::package::Package;
+/// # use sila_crypto::Verified;
+/// # use sila_crypto::chain::*;
+/// fn step(package: &Package<'_>, manifest: &Verified<Manifest>) {
+///     let _ = check_payload(package, manifest);
+/// }
+/// ```
+/// nor by a manifest that nobody verified:
+/// ```compile_fail,E0308
+/// # use sila_abi::manifest::Manifest;
+/// # use sila_abi::package::Package;
+/// # use sila_crypto::Verified;
+/// # use sila_crypto::chain::*;
+/// fn step(package: &Verified<Package<'_>>, manifest: &Manifest) {
+///     let _ = check_payload(package, manifest);
+/// }
+/// ```
 pub fn check_payload(
     package: &Verified<Package<'_>>,
     manifest: &Verified<Manifest>,
@@ -130,6 +160,26 @@ pub struct BinaryFacts {
 }
 
 /// Checks the binary signature against what was really hashed: `image_len` bytes with bulk digest `digest`.
+///
+/// ```
+/// # use sila_abi::manifest::Manifest;
+/// # use sila_abi::package::Package;
+/// # use sila_crypto::Verified;
+/// # use sila_crypto::chain::*;
+/// fn step(manifest: &Verified<Manifest>, digest: &[u8; 32], signature: &[u8], keys: &dyn KeySource) {
+///     let _ = verify_binary(manifest, 4096, digest, signature, keys);
+/// }
+/// ```
+/// Not against a manifest that nobody verified:
+/// ```compile_fail,E0308
+/// # use sila_abi::manifest::Manifest;
+/// # use sila_abi::package::Package;
+/// # use sila_crypto::Verified;
+/// # use sila_crypto::chain::*;
+/// fn step(manifest: &Manifest, digest: &[u8; 32], signature: &[u8], keys: &dyn KeySource) {
+///     let _ = verify_binary(manifest, 4096, digest, signature, keys);
+/// }
+/// ```
 pub fn verify_binary(
     manifest: &Verified<Manifest>,
     image_len: u64,
@@ -151,6 +201,36 @@ pub fn verify_binary(
 }
 
 /// Checks the first page of a verified image: header, entry, fault entry.
+///
+/// ```
+/// # use sila_abi::manifest::Manifest;
+/// # use sila_abi::package::Package;
+/// # use sila_crypto::Verified;
+/// # use sila_crypto::chain::*;
+/// fn step(manifest: &Verified<Manifest>, binary: &Verified<BinaryFacts>, page: &[u8]) {
+///     let _ = verify_image_header(manifest, binary, page);
+/// }
+/// ```
+/// Not by a manifest that nobody verified:
+/// ```compile_fail,E0308
+/// # use sila_abi::manifest::Manifest;
+/// # use sila_abi::package::Package;
+/// # use sila_crypto::Verified;
+/// # use sila_crypto::chain::*;
+/// fn step(manifest: &Manifest, binary: &Verified<BinaryFacts>, page: &[u8]) {
+///     let _ = verify_image_header(manifest, binary, page);
+/// }
+/// ```
+/// nor before the binary's signature was checked:
+/// ```compile_fail,E0308
+/// # use sila_abi::manifest::Manifest;
+/// # use sila_abi::package::Package;
+/// # use sila_crypto::Verified;
+/// # use sila_crypto::chain::*;
+/// fn step(manifest: &Verified<Manifest>, binary: &BinaryFacts, page: &[u8]) {
+///     let _ = verify_image_header(manifest, binary, page);
+/// }
+/// ```
 pub fn verify_image_header(
     manifest: &Verified<Manifest>,
     binary: &Verified<BinaryFacts>,

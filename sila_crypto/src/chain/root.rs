@@ -192,6 +192,26 @@ pub fn verify_revocation(signed: &SignedRecord, root: &RootKeys) -> Result<Verif
 
 /// Checks that `encoded` is the manifest that the boot manifest lists for `module`, and its publisher's authority.
 /// The root signature over the boot manifest vouches for it by digest.
+///
+/// ```
+/// # use sila_abi::boot::{BootManifest, BootModule};
+/// # use sila_abi::manifest::Manifest;
+/// # use sila_crypto::Verified;
+/// # use sila_crypto::chain::*;
+/// fn step(boot: &Verified<BootManifest>, module: &BootModule, encoded: &[u8], keys: &dyn KeySource) {
+///     let _ = verify_boot_module(boot, module, encoded, keys);
+/// }
+/// ```
+/// Not by a boot manifest that no root key signed:
+/// ```compile_fail,E0308
+/// # use sila_abi::boot::{BootManifest, BootModule};
+/// # use sila_abi::manifest::Manifest;
+/// # use sila_crypto::Verified;
+/// # use sila_crypto::chain::*;
+/// fn step(boot: &BootManifest, module: &BootModule, encoded: &[u8], keys: &dyn KeySource) {
+///     let _ = verify_boot_module(boot, module, encoded, keys);
+/// }
+/// ```
 pub fn verify_boot_module(
     boot: &Verified<BootManifest>,
     module: &BootModule,
@@ -212,6 +232,36 @@ pub fn verify_boot_module(
 
 /// Checks that what was hashed of a bootstrap module's image is what its verified manifest names. The root signature
 /// over the boot manifest stands in for a binary signature.
+///
+/// ```
+/// # use sila_abi::boot::{BootManifest, BootModule};
+/// # use sila_abi::manifest::Manifest;
+/// # use sila_crypto::Verified;
+/// # use sila_crypto::chain::*;
+/// fn step(manifest: &Verified<Manifest>, boot: &Verified<BootManifest>, digest: &[u8; 32]) {
+///     let _ = check_boot_image(manifest, boot, 4096, digest);
+/// }
+/// ```
+/// Not by a manifest that nobody verified:
+/// ```compile_fail,E0308
+/// # use sila_abi::boot::{BootManifest, BootModule};
+/// # use sila_abi::manifest::Manifest;
+/// # use sila_crypto::Verified;
+/// # use sila_crypto::chain::*;
+/// fn step(manifest: &Manifest, boot: &Verified<BootManifest>, digest: &[u8; 32]) {
+///     let _ = check_boot_image(manifest, boot, 4096, digest);
+/// }
+/// ```
+/// nor by a boot manifest that no root key signed:
+/// ```compile_fail,E0308
+/// # use sila_abi::boot::{BootManifest, BootModule};
+/// # use sila_abi::manifest::Manifest;
+/// # use sila_crypto::Verified;
+/// # use sila_crypto::chain::*;
+/// fn step(manifest: &Verified<Manifest>, boot: &BootManifest, digest: &[u8; 32]) {
+///     let _ = check_boot_image(manifest, boot, 4096, digest);
+/// }
+/// ```
 pub fn check_boot_image(
     manifest: &Verified<Manifest>,
     boot: &Verified<BootManifest>,

@@ -182,6 +182,13 @@ fn install_policy() -> Scene {
     s
 }
 
+/// A signature with what belongs to it, for the context to check.
+pub fn signature_case(case: &[u8]) -> Scene {
+    let (mut w, a) = world();
+    with_bytes(&mut w, a, MADE, case, true);
+    scene(w, a, TEST, Op::TestVerify, &[MADE.0.into(), case.len() as u64])
+}
+
 fn device(op: Op, args: &[u64]) -> Scene {
     let (mut w, a) = world();
     let line = w.k.interrupts.add(5, None);
@@ -346,6 +353,7 @@ pub const SCENES: &[Case] = &[
     (Op::TestAudit, "", || plain(TEST, Op::TestAudit, &[])),
     (Op::TestInvariants, "", || plain(TEST, Op::TestInvariants, &[])),
     (Op::TestFailAllocation, "", || plain(TEST, Op::TestFailAllocation, &[0])),
+    (Op::TestVerify, "", || signature_case(&crate::tests::signed::case(b"message"))),
     (Op::TestPhysical, "", || after(&[REGION], TEST, Op::TestPhysical, &[MADE.0.into(), 0])),
     (Op::HandoverCreate, "", handover_create),
     (Op::HandoverAdd, "", handover_add),
