@@ -30,6 +30,7 @@ mod space;
 pub mod system;
 mod text;
 pub mod thread;
+pub mod uart;
 
 pub use error::CallError;
 pub use lock::{Lock, YieldToOthers};
