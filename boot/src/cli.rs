@@ -2,6 +2,7 @@
 use crate::missing::Usage;
 use crate::mutants::MutantsArgs;
 use crate::pkg::args::{InspectArgs, KeygenArgs, PackArgs, VerifyArgs};
+use crate::push::PushArgs;
 use crate::qemu::Board;
 use crate::{image, script};
 use anyhow::Context;
@@ -51,6 +52,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Show what a package, boot bundle or module image holds
     Inspect(InspectArgs),
+    /// Send a package or signed record to a running system
+    Push(PushArgs),
     /// Write an image to a removable disk and read it back
     Flash(FlashArgs),
     /// Say what this machine has and what it lacks
@@ -80,7 +83,7 @@ pub struct SystemArgs {
 /// The options of `run`.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
-    /// Boot without a window, type these commands ("CMD; CMD"), print what comes, power off
+    /// Boot without a window, type these commands ("CMD; CMD"), print what comes, power off; "!push FILE" pushes a file
     #[arg(long, value_name = "CMD; CMD")]
     pub script: Option<String>,
     /// What goes into the boot bundle.

@@ -180,8 +180,13 @@ mod tests {
 
     #[test]
     fn a_package_outside_the_bundle_is_not_read() {
-        let package =
-            |offset, len| PackageRef { name: Name::new("a").unwrap(), version: Version::MIN, offset, len };
+        let package = |offset, len| PackageRef {
+            origin: crate::catalogue::Origin::Bundle,
+            name: Name::new("a").unwrap(),
+            version: Version::MIN,
+            offset,
+            len,
+        };
         let bundle = [0; 100];
         assert_eq!(package_bytes(&bundle, &package(90, 10)).map(<[u8]>::len), Some(10));
         for (offset, len) in [(90, 11), (101, 0), (u64::MAX, 1), (1, u64::MAX)] {

@@ -4,7 +4,9 @@ use crate::catalogue::PackageRef;
 use crate::facts::Facts;
 use crate::stage::Stage;
 use alloc::boxed::Box;
+use sila_abi::protocol::depot::Wanted;
 use sila_abi::protocol::module_manager::{Failure, Load, Loaded};
+use sila_abi::record::Version;
 
 /// A request, as the binary numbers them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,7 +32,18 @@ bitflags::bitflags! {
         const SOURCES = 1 << 4;
         /// The process.
         const PROCESS = 1 << 5;
+        /// The depot's package.
+        const PACKAGE = 1 << 6;
     }
+}
+
+/// A package that the depot gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its version, as the depot has it.
+    pub version: Version,
+    /// Its bytes.
+    pub len: u64,
 }
 
 /// What a step that succeeded brought.
@@ -38,6 +51,8 @@ bitflags::bitflags! {
 pub enum Done {
     /// Nothing but its effect.
     Plain,
+    /// The depot's package, mapped and sealed, or none.
+    Located(Option<Found>),
     /// The facts of the verified package.
     Verified(Box<Facts>),
     /// DeepCompression's job.
@@ -105,6 +120,8 @@ pub enum Event {
 pub enum Action {
     /// The capabilities that came with the request are the load's from now on.
     Adopt(RequestId, Instance),
+    /// Step: ask the depot for a package.
+    Locate(Instance, Wanted),
     /// Step: verify the package and its manifest.
     Verify(Instance, PackageRef),
     /// Step: make a Region for so many bytes, from the requester's Pool.
@@ -142,11 +159,14 @@ impl Done {
     /// Whether a step of this stage brings such a thing.
     pub(crate) const fn belongs_to(&self, stage: Stage) -> bool {
         match self {
+            Self::Located(_) => matches!(stage, Stage::Locating),
             Self::Verified(_) => matches!(stage, Stage::Verifying),
             Self::Submitted(_) => matches!(stage, Stage::Submitting),
             Self::Created(_) => matches!(stage, Stage::Creating),
             Self::NotReady => matches!(stage, Stage::Collecting),
-            Self::Plain => !matches!(stage, Stage::Verifying | Stage::Submitting | Stage::Creating),
+            Self::Plain => {
+                !matches!(stage, Stage::Locating | Stage::Verifying | Stage::Submitting | Stage::Creating)
+            }
         }
     }
 }

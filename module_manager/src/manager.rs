@@ -3,10 +3,11 @@
 //! The binary carries the actions out and reports each step's result as another event. What exists for a load is
 //! recorded in [`Held`]; whatever way a load ends, each of these is released once, and each request gets one reply.
 
-use crate::catalogue::{PackageRef, choose};
+use crate::catalogue::{Origin, PackageRef};
 use crate::event::{Action, Done, Event, Held, Instance, RequestId};
 use crate::facts::{Facts, Provider, check_dependencies};
 use crate::scope::Scope;
+use crate::search::Search;
 use crate::stage::{Illegal, Next, Stage, Trigger};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -31,7 +32,9 @@ struct Entry {
     instance: Instance,
     requester: u64,
     target: Load,
-    package: PackageRef,
+    search: Search,
+    /// What is verified, or was; `None` until it is located.
+    package: Option<PackageRef>,
     stage: Stage,
     facts: Option<Box<Facts>>,
     process: u64,
@@ -179,16 +182,16 @@ impl Manager {
         if self.entries.iter().filter(|entry| entry.stage.is_loading()).count() >= MAX_LOADS {
             return Err(LoadError::Busy);
         }
-        let package = choose(&self.packages, &target.name, target.version)?;
         self.make_room()?;
         let instance = Instance(self.next);
         self.next = self.next.checked_add(1).ok_or(LoadError::TableFull)?;
-        self.entries.push(Entry {
+        let mut entry = Entry {
             instance,
             requester,
+            search: Search::new(&self.packages, &target),
             target,
-            package,
-            stage: Stage::Verifying,
+            package: None,
+            stage: Stage::Locating,
             facts: None,
             process: 0,
             job: 0,
@@ -200,9 +203,10 @@ impl Manager {
             failure: None,
             cause: 0,
             code: 0,
-        });
+        };
         actions.push(Action::Adopt(request, instance));
-        actions.push(Action::Verify(instance, package));
+        entry.enter(0, Stage::Locating, actions);
+        self.entries.push(entry);
         Ok(())
     }
 
@@ -282,6 +286,9 @@ impl Manager {
     ) -> Result<(), Illegal> {
         let entry = self.entry_mut(instance).ok_or(Illegal::Step)?;
         let stage = entry.stage;
+        if stage == Stage::Locating {
+            return self.located(now, instance, result, actions);
+        }
         let trigger = match (&result, stage) {
             (Err(_), _) => Trigger::Failed,
             (Ok(Done::NotReady), _) => Trigger::NotReady,
@@ -301,7 +308,40 @@ impl Manager {
             // A job that was collected is gone, whatever the verdict.
             entry.held.remove(Held::JOB);
         }
+        if let (Stage::Verifying, Some(failure)) = (stage, failure)
+            && let Some(entry) = self.entry_mut(instance)
+            && entry.is_unfit(failure)
+        {
+            entry.release(Held::PACKAGE, actions);
+            trigger = Trigger::Unfit;
+        }
         self.fire(now, instance, trigger, failure, actions)
+    }
+
+    /// The depot has answered, or is lost: takes its package, or the bundle's.
+    fn located(
+        &mut self,
+        now: u64,
+        instance: Instance,
+        result: Result<Done, Failure>,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), Illegal> {
+        let found = match result {
+            Ok(Done::Located(found)) => Ok(found),
+            Ok(_) => return Err(Illegal::Step),
+            Err(failure) => Err(failure),
+        };
+        let entry = self.entry_mut(instance).ok_or(Illegal::Step)?;
+        if let Ok(Some(_)) = found {
+            entry.held.insert(Held::PACKAGE);
+        }
+        let picked = entry.search.pick(found);
+        entry.package = picked.ok();
+        if entry.package.is_some_and(|package| package.origin == Origin::Bundle) {
+            entry.release(Held::PACKAGE, actions);
+        }
+        let trigger = if picked.is_ok() { Trigger::Done } else { Trigger::Failed };
+        self.fire(now, instance, trigger, picked.err(), actions)
     }
 
     /// Records what a step brought, and checks a verified package against the request.
@@ -320,7 +360,7 @@ impl Manager {
                 entry.process = process;
                 entry.held.insert(Held::PROCESS);
             }
-            Done::NotReady => {}
+            Done::NotReady | Done::Located(_) => {}
             Done::Plain => match entry.stage {
                 Stage::Allocating => entry.held.insert(Held::OUTPUT),
                 Stage::Collecting => entry.held.remove(Held::JOB),
@@ -338,8 +378,8 @@ impl Manager {
         if facts.name != entry.target.name {
             return Err(LoadError::NameMismatch.into());
         }
-        let hinted = entry.target.version.unwrap_or(entry.package.version);
-        if facts.version != hinted {
+        let hinted = entry.target.version.or(entry.package.map(|package| package.version));
+        if hinted != Some(facts.version) {
             return Err(LoadError::VersionMismatch.into());
         }
         if entry.target.digest.is_some_and(|digest| digest != facts.digest) {
@@ -393,13 +433,19 @@ impl Entry {
         self.facts.as_deref().is_some_and(|facts| facts.codec == Codec::None)
     }
 
+    /// Whether the package failed so that another one is to be tried.
+    fn is_unfit(&mut self, failure: Failure) -> bool {
+        self.package.is_some_and(|package| self.search.unfit(&package, failure))
+    }
+
     /// A load that failed, or was never more than a load, is forgotten when it is over.
     fn is_over(&self) -> bool {
         self.stage == Stage::Ended && self.failure.is_some()
     }
 
     fn release(&mut self, what: Held, actions: &mut Vec<Action>) {
-        let order = [Held::PROCESS, Held::SOURCES, Held::PROOF, Held::JOB, Held::OUTPUT, Held::GRANTS];
+        let order =
+            [Held::PROCESS, Held::SOURCES, Held::PROOF, Held::JOB, Held::OUTPUT, Held::PACKAGE, Held::GRANTS];
         for one in order.into_iter().filter(|one| what.contains(*one)) {
             if self.held.contains(one) {
                 self.held.remove(one);
@@ -417,6 +463,16 @@ impl Entry {
         }
         let facts = self.facts.clone();
         match (stage, facts) {
+            (Stage::Locating, _) => match self.search.question() {
+                Some(wanted) => actions.push(Action::Locate(instance, wanted)),
+                None => {
+                    self.package = self.search.bundle();
+                    self.enter(now, Stage::Verifying, actions);
+                }
+            },
+            (Stage::Verifying, _) => {
+                actions.extend(self.package.map(|package| Action::Verify(instance, package)));
+            }
             (Stage::Allocating, Some(facts)) => actions.push(Action::CreateOutput(instance, facts.image_len)),
             (Stage::Submitting, Some(facts)) => actions.push(Action::Submit(instance, facts)),
             (Stage::Decompressing, _) if self.signalled => {
@@ -430,7 +486,9 @@ impl Entry {
             }
             (Stage::Copying, Some(facts)) => actions.push(Action::Copy(instance, facts)),
             (Stage::Sealing, _) => actions.push(Action::Seal(instance)),
-            (Stage::Proving, _) => actions.push(Action::BuildProof(instance, self.package)),
+            (Stage::Proving, _) => {
+                actions.extend(self.package.map(|package| Action::BuildProof(instance, package)));
+            }
             (Stage::Endowing, Some(facts)) => {
                 actions.push(Action::Endow(instance, facts, Box::new(self.target)));
             }
@@ -456,7 +514,7 @@ impl Entry {
     }
 
     fn run(&mut self, facts: &Facts, actions: &mut Vec<Action>) {
-        self.release(Held::GRANTS | Held::PROOF | Held::SOURCES, actions);
+        self.release(Held::GRANTS | Held::PROOF | Held::SOURCES | Held::PACKAGE, actions);
         let loaded = Loaded {
             process: self.process,
             version: facts.version,

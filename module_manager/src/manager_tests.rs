@@ -1,8 +1,11 @@
 use super::*;
+use crate::event::Found;
 use sila_abi::manifest::{Dependency, ModuleKind};
 use sila_abi::record::{Name, VersionRange};
 use std::collections::BTreeMap;
 
+#[path = "manager_tests/depot.rs"]
+mod depot;
 #[path = "manager_tests/random.rs"]
 mod random;
 #[path = "manager_tests/world.rs"]
@@ -17,7 +20,13 @@ fn name(text: &str) -> Name {
 }
 
 fn package(module: &str, minor: u16) -> PackageRef {
-    PackageRef { name: name(module), version: Version::new(1, minor, 0), offset: 4096, len: 5000 }
+    PackageRef {
+        origin: Origin::Bundle,
+        name: name(module),
+        version: Version::new(1, minor, 0),
+        offset: 4096,
+        len: 5000,
+    }
 }
 
 fn facts_of(package: &PackageRef) -> Facts {
@@ -370,7 +379,7 @@ fn results_that_belong_to_no_step_are_refused() {
     let mut world = World::new();
     world.load(CONSOLE, counter());
     let instance = world.run_to(Stage::Verifying);
-    for done in [Done::Plain, Done::Created(4), Done::Submitted(4), Done::NotReady] {
+    for done in [Done::Plain, Done::Created(4), Done::Submitted(4), Done::NotReady, Done::Located(None)] {
         assert_eq!(world.event(Event::Step { instance, result: Ok(done) }), Err(Illegal::Step));
     }
     let stranger = Instance(1);

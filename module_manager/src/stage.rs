@@ -2,10 +2,12 @@
 
 use sila_abi::protocol::module_manager::{LoadError, ModuleState};
 
-/// Where a load, and then its module, stands. The cache's steps will come before `Verifying` (check) and in place of
+/// Where a load, and then its module, stands. The cache's steps will come before `Locating` (check) and in place of
 /// `Creating` (cache, create from cache).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
+    /// The depot is asked for a package.
+    Locating,
     /// The verifier checks package and manifest.
     Verifying,
     /// The output Region is being made.
@@ -47,6 +49,8 @@ pub enum Trigger {
     DoneStored,
     /// The stage's step failed.
     Failed,
+    /// The stage's step failed because of the depot's package, and another one may do.
+    Unfit,
     /// There is no verdict yet.
     NotReady,
     /// DeepCompression signalled.
@@ -105,7 +109,8 @@ impl Illegal {
 
 impl Stage {
     /// Every stage, in order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
+        Self::Locating,
         Self::Verifying,
         Self::Allocating,
         Self::Submitting,
@@ -157,6 +162,10 @@ impl Stage {
                 Self::Ending => Ok(Next::To(Self::Ended)),
                 _ => Ok(Next::Fail),
             },
+            Trigger::Unfit => match self {
+                Self::Verifying => Ok(Next::To(Self::Locating)),
+                _ => Err(Illegal::Step),
+            },
             Trigger::NotReady => match self {
                 Self::Collecting => Ok(Next::To(Self::Decompressing)),
                 _ => Err(Illegal::Step),
@@ -196,6 +205,7 @@ impl Stage {
 
     const fn after_done(self) -> Result<Next, Illegal> {
         Ok(Next::To(match self {
+            Self::Locating => Self::Verifying,
             Self::Verifying => Self::Allocating,
             Self::Allocating => Self::Submitting,
             Self::Submitting => Self::Decompressing,
@@ -217,10 +227,11 @@ impl Stage {
 mod tests {
     use super::*;
 
-    const TRIGGERS: [Trigger; 10] = [
+    const TRIGGERS: [Trigger; 11] = [
         Trigger::Done,
         Trigger::DoneStored,
         Trigger::Failed,
+        Trigger::Unfit,
         Trigger::NotReady,
         Trigger::Signal,
         Trigger::Deadline,
@@ -242,7 +253,7 @@ mod tests {
 
     #[test]
     fn every_stage_can_be_reached() {
-        let mut reached = vec![Stage::Verifying];
+        let mut reached = vec![Stage::Locating];
         let mut at = 0;
         while let Some(&stage) = reached.get(at) {
             for trigger in TRIGGERS {
@@ -275,6 +286,8 @@ mod tests {
         for stage in Stage::ALL {
             for trigger in TRIGGERS {
                 match stage.after(trigger) {
+                    Ok(Next::To(Stage::Allocating)) => assert_eq!(stage, Stage::Verifying),
+                    Ok(Next::To(Stage::Verifying)) => assert_eq!(stage, Stage::Locating),
                     Ok(Next::To(Stage::Creating)) => assert_eq!(stage, Stage::Endowing),
                     Ok(Next::To(Stage::Endowing)) => assert_eq!(stage, Stage::Proving),
                     Ok(Next::To(Stage::Proving)) => assert_eq!(stage, Stage::Sealing),

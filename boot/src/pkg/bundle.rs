@@ -41,6 +41,9 @@ pub struct BundleDescription {
     /// `[[module]]`.
     #[serde(default, rename = "module")]
     pub modules: Vec<ModuleEntry>,
+    /// `[[withhold]]`: grants of included descriptions that do not hold here.
+    #[serde(default, rename = "withhold")]
+    pub withheld: Vec<WithheldEntry>,
     /// `[[package]]`.
     #[serde(default, rename = "package")]
     pub packages: Vec<PackageEntry>,
@@ -115,6 +118,31 @@ pub struct GrantEntry {
     pub badge: u64,
 }
 
+/// `[[withhold]]`: a grant that an included description makes, and this one takes back.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WithheldEntry {
+    /// The program of the module.
+    pub program: String,
+    /// Grant name in the module's manifest.
+    pub request: String,
+}
+
+impl WithheldEntry {
+    fn take_from(&self, modules: &mut [ModuleEntry]) -> Result<()> {
+        let mut taken = 0;
+        for module in modules.iter_mut().filter(|module| module.program == self.program) {
+            let before = module.grants.len();
+            module.grants.retain(|grant| grant.request != self.request);
+            taken += before - module.grants.len();
+        }
+        if taken == 0 {
+            bail!("nothing grants {:?} to {:?}, so it cannot be withheld", self.request, self.program);
+        }
+        Ok(())
+    }
+}
+
 /// `[[package]]`: a program that goes into the bundle as a signed and compressed package.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -170,7 +198,10 @@ impl BundleDescription {
         let mut this: Self =
             toml::from_str(&read_text(path)?).with_context(|| format!("in {}", path.display()))?;
         let Some(include) = this.include.take() else { return Ok(this) };
-        let base = Self::load(&path.with_file_name(include))?;
+        let mut base = Self::load(&path.with_file_name(include))?;
+        for withheld in &this.withheld {
+            withheld.take_from(&mut base.modules).with_context(|| format!("in {}", path.display()))?;
+        }
         this.policy = this.policy.or(base.policy);
         this.objects.splice(0..0, base.objects);
         this.modules.splice(0..0, base.modules);

@@ -11,6 +11,8 @@ pub(super) struct World {
     pub steps: Vec<Action>,
     pub processes: BTreeMap<Instance, u64>,
     pub unregistered: Vec<Instance>,
+    /// What the depot answers at once; `None`: it does not.
+    pub depot: Option<Result<Option<Found>, Failure>>,
 }
 
 impl World {
@@ -25,6 +27,7 @@ impl World {
             steps: Vec::new(),
             processes: BTreeMap::new(),
             unregistered: Vec::new(),
+            depot: Some(Ok(None)),
         }
     }
 
@@ -76,7 +79,21 @@ impl World {
         self.asked += 1;
         let request = RequestId(self.asked);
         self.event(Event::Load { request, requester, target: Box::new(target) }).unwrap();
+        self.locate();
         request
+    }
+
+    /// Lets the depot answer what it is asked, if it does.
+    pub fn locate(&mut self) {
+        while let Some(answer) = self.depot
+            && let Some(at) = self.steps.iter().position(|step| matches!(step, Action::Locate(..)))
+        {
+            let instance = instance_of(&self.steps.remove(at));
+            if let Ok(Some(_)) = answer {
+                self.add(instance, Held::PACKAGE);
+            }
+            self.event(Event::Step { instance, result: answer.map(Done::Located) }).unwrap();
+        }
     }
 
     pub fn stop(&mut self, requester: u64, process: u64) -> RequestId {
@@ -90,6 +107,7 @@ impl World {
     pub fn succeed_with(&mut self, change: impl FnOnce(&mut Facts)) {
         let step = self.steps.remove(0);
         let (instance, done) = match step {
+            Action::Locate(instance, _) => (instance, Done::Located(None)),
             Action::Verify(instance, package) => {
                 let mut facts = facts_of(&package);
                 change(&mut facts);
@@ -187,7 +205,8 @@ impl World {
 
 fn instance_of(step: &Action) -> Instance {
     match step {
-        Action::Verify(i, _)
+        Action::Locate(i, _)
+        | Action::Verify(i, _)
         | Action::CreateOutput(i, _)
         | Action::Submit(i, _)
         | Action::Collect(i, _)

@@ -1,8 +1,10 @@
 //! What the couriers do: everything that may take long, each with a deadline of its own.
 
+use crate::depot::Package;
 use crate::{BUNDLE, DEEP_COMPRESSION, JOB, KEY_RING};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use module_manager::catalogue::PackageRef;
 use module_manager::check::{Keys, LiveKey, failure, verify};
@@ -75,13 +77,16 @@ pub struct VerifyJob {
     pub instance: Instance,
     /// Its package.
     pub package: PackageRef,
+    /// The Region that it lies in, if that is not the bundle.
+    pub region: Option<Arc<Package>>,
 }
 
 /// The verifier: keeps the decoded keys between its jobs.
 pub fn verifier(bundle: &'static [u8]) -> impl FnMut(VerifyJob) -> (Instance, Outcome) + Send + 'static {
     let mut keys: Option<Keys> = None;
     move |job| {
-        let result = known_keys(&mut keys, bundle).and_then(|keys| verify(bundle, &job.package, keys));
+        let bytes = job.region.as_ref().map_or(bundle, |region| region.bytes());
+        let result = known_keys(&mut keys, bundle).and_then(|keys| verify(bytes, &job.package, keys));
         (job.instance, result.map(|facts| Done::Verified(Box::new(facts))))
     }
 }
@@ -163,10 +168,12 @@ pub fn kernel_failure(error: LoadError, cause: &CallError) -> Failure {
 
 /// Something to ask of DeepCompression.
 pub enum DecompressJob {
-    /// Take this payload of the bundle.
+    /// Take this payload of the bundle, or of a package from the depot.
     Submit {
         /// The load.
         instance: Instance,
+        /// The package's Region, if that is not the bundle.
+        region: Option<Arc<Package>>,
         /// The words.
         request: Submit,
         /// The output Region.
@@ -191,8 +198,9 @@ pub enum DecompressJob {
 /// The courier to DeepCompression. A cancellation has no outcome.
 pub fn decompress(job: DecompressJob) -> Option<(Instance, Outcome)> {
     match job {
-        DecompressJob::Submit { instance, request, output, notification } => {
-            Some((instance, submit(&request, output, notification)))
+        DecompressJob::Submit { instance, region, request, output, notification } => {
+            let source = region.as_ref().map_or(BUNDLE, |region| region.slot());
+            Some((instance, submit(&request, source, output, notification)))
         }
         DecompressJob::Collect { instance, job } => {
             let result = match ask(&Message::with(deep_compression::COLLECT, &[job])) {
@@ -211,12 +219,12 @@ pub fn decompress(job: DecompressJob) -> Option<(Instance, Outcome)> {
     }
 }
 
-fn submit(request: &Submit, output: Slot, notification: Slot) -> Outcome {
+fn submit(request: &Submit, source: Slot, output: Slot, notification: Slot) -> Outcome {
     let lend = |slot: Slot, rights: Rights| {
         let rights = u64::from((rights | Rights::COPY).bits());
         make(|dst| op::CapCopy(slot, dst, rights)).map_err(|e| kernel_failure(LoadError::OutputRefused, &e))
     };
-    let source = lend(BUNDLE, Rights::READ)?;
+    let source = lend(source, Rights::READ)?;
     let output = lend(output, Rights::READ | Rights::WRITE)?;
     let notification = lend(notification, Rights::SEND)?;
     let message = Message::with(deep_compression::SUBMIT, &request.to_words())

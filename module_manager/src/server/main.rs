@@ -1,4 +1,4 @@
-//! The event loop around [`module_manager::manager`]: one thread that blocks only in `recv`, and four couriers.
+//! The event loop around [`module_manager::manager`]: one thread that blocks only in `recv`, and five couriers.
 #![no_std]
 #![no_main]
 #![forbid(unsafe_code)]
@@ -6,6 +6,7 @@
 extern crate alloc;
 
 mod couriers;
+mod depot;
 mod server;
 mod steps;
 
@@ -34,6 +35,8 @@ pub const KEY_RING: Slot = Slot(FIRST_OTHER.0 + 2);
 pub const JOB: Slot = Slot(FIRST_OTHER.0 + 3);
 /// The boot bundle.
 pub const BUNDLE: Slot = Slot(FIRST_OTHER.0 + 4);
+/// The depot, if this system has one.
+pub const DEPOT: Slot = Slot(FIRST_OTHER.0 + 5);
 
 /// The most bytes that the bundle may have.
 const MAX_BUNDLE: usize = 1 << 30;

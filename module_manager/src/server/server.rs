@@ -5,6 +5,7 @@ use crate::couriers::{
     CreateJob, DIED, DecompressJob, Outcome, Queue, SIGNALLED, VerifyJob, create, decompress, unregister,
     verifier,
 };
+use crate::depot::{self, LocateJob, locate};
 use crate::steps::Resources;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -25,6 +26,7 @@ const VERIFIED: u64 = 1 << 0;
 const CREATED: u64 = 1 << 1;
 const DECOMPRESSED: u64 = 1 << 2;
 const UNREGISTERED: u64 = 1 << 3;
+const LOCATED: u64 = 1 << 4;
 /// Capabilities that a request may carry.
 const REQUEST_CAPS: u8 = 4;
 
@@ -48,6 +50,7 @@ pub struct Server {
     pending: BTreeMap<RequestId, Pending>,
     requests: u64,
     events: VecDeque<Event>,
+    locator: Queue<LocateJob, (Instance, depot::Outcome)>,
     verifier: Queue<VerifyJob, (Instance, Outcome)>,
     kernel: Queue<CreateJob, Created>,
     decompressor: Queue<DecompressJob, Option<(Instance, Outcome)>>,
@@ -65,6 +68,7 @@ impl Server {
             pending: BTreeMap::new(),
             requests: 0,
             events: VecDeque::new(),
+            locator: Queue::start(8, notification, LOCATED, locate)?,
             verifier: Queue::start(64, notification, VERIFIED, verifier(bundle))?,
             kernel: Queue::start(8, notification, CREATED, create)?,
             decompressor: Queue::start(8, notification, DECOMPRESSED, decompress)?,
@@ -164,6 +168,11 @@ impl Server {
     }
 
     fn flags(&mut self, flags: u64) {
+        if flags & LOCATED != 0
+            && let Some((instance, result)) = self.locator.take()
+        {
+            self.located(instance, result);
+        }
         if flags & VERIFIED != 0
             && let Some((instance, result)) = self.verifier.take()
         {
@@ -190,6 +199,17 @@ impl Server {
         if flags & DIED != 0 {
             self.look_for_ended();
         }
+    }
+
+    fn located(&mut self, instance: Instance, result: depot::Outcome) {
+        let result = result.map(|package| {
+            let found = package.as_ref().map(|package| package.found());
+            if let (Some(load), Some(package)) = (self.loads.get_mut(&instance), package) {
+                load.keep_package(package);
+            }
+            Done::Located(found)
+        });
+        self.events.push_back(Event::Step { instance, result });
     }
 
     fn created(&mut self, instance: Instance, result: Result<(OwnedSlot, u64), Failure>) {
@@ -220,7 +240,11 @@ impl Server {
                     self.loads.insert(instance, Resources::adopt(pending.pool.take(), grants));
                 }
             }
-            Action::Verify(instance, package) => self.verifier.push(VerifyJob { instance, package }),
+            Action::Locate(instance, wanted) => self.locator.push(LocateJob { instance, wanted }),
+            Action::Verify(instance, package) => {
+                let region = self.loads.get(&instance).and_then(Resources::package);
+                self.verifier.push(VerifyJob { instance, package, region });
+            }
             Action::CreateOutput(instance, bytes) => self.step(instance, |load, _| load.create_output(bytes)),
             Action::Submit(instance, facts) => self.submit(instance, &facts),
             Action::Collect(instance, job) => {
@@ -272,9 +296,11 @@ impl Server {
             background: false,
         };
         let notification = self.notification;
-        match self.resources(instance).and_then(|load| load.output()) {
-            Ok(output) => {
-                self.decompressor.push(DecompressJob::Submit { instance, request, output, notification });
+        let ready = self.resources(instance).and_then(|load| Ok((load.output()?, load.package())));
+        match ready {
+            Ok((output, region)) => {
+                let job = DecompressJob::Submit { instance, region, request, output, notification };
+                self.decompressor.push(job);
             }
             Err(failure) => self.events.push_back(Event::Step { instance, result: Err(failure) }),
         }

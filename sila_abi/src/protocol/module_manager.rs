@@ -310,6 +310,8 @@ service_errors! {
         KernelLost = 74, "the courier to the kernel does not answer";
         ReplyRefused = 75, "the kernel refused the capability for the reply";
         StopRefused = 76, "the kernel refused to end the process";
+        DepotLost = 77, "the depot does not answer";
+        DepotRefused = 78, "the depot's package cannot be read as one that nobody changes any more";
     }
 }
 
@@ -328,6 +330,8 @@ impl LoadError {
                 | StartRefused
                 | ReplyRefused
                 | StopRefused
+                | DepotLost
+                | DepotRefused
                 | DecompressionLost
         )
     }
