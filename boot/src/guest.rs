@@ -219,9 +219,14 @@ impl Guest {
         }
     }
 
+    /// The socket of the second serial port, if there is one.
+    pub fn push_socket(&self) -> Option<&Path> {
+        self.push.as_ref().map(|(socket, _)| socket.as_path())
+    }
+
     /// Sends a file over the second serial port.
     fn push(&self, file: &Path) -> Result<String> {
-        let (socket, _) = self.push.as_ref().context("this machine has no second serial port")?;
+        let socket = self.push_socket().context("this machine has no second serial port")?;
         push_file(file, socket)
     }
 

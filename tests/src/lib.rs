@@ -5,3 +5,4 @@ pub mod bad;
 pub mod image;
 pub mod report;
 pub mod run;
+pub mod tool;

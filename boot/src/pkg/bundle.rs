@@ -41,7 +41,7 @@ pub struct BundleDescription {
     /// `[[module]]`.
     #[serde(default, rename = "module")]
     pub modules: Vec<ModuleEntry>,
-    /// `[[withhold]]`: grants of included descriptions that do not hold here.
+    /// `[[withhold]]`: modules and grants of included descriptions that do not hold here.
     #[serde(default, rename = "withhold")]
     pub withheld: Vec<WithheldEntry>,
     /// `[[package]]`.
@@ -118,26 +118,32 @@ pub struct GrantEntry {
     pub badge: u64,
 }
 
-/// `[[withhold]]`: a grant that an included description makes, and this one takes back.
+/// `[[withhold]]`: a module that an included description starts, or a grant that it makes, and this one takes back.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WithheldEntry {
     /// The program of the module.
     pub program: String,
-    /// Grant name in the module's manifest.
-    pub request: String,
+    /// Grant name in the module's manifest; left out: the whole module.
+    pub request: Option<String>,
 }
 
 impl WithheldEntry {
-    fn take_from(&self, modules: &mut [ModuleEntry]) -> Result<()> {
-        let mut taken = 0;
-        for module in modules.iter_mut().filter(|module| module.program == self.program) {
-            let before = module.grants.len();
-            module.grants.retain(|grant| grant.request != self.request);
-            taken += before - module.grants.len();
+    fn take_from(&self, modules: &mut Vec<ModuleEntry>) -> Result<()> {
+        let size =
+            |modules: &Vec<ModuleEntry>| modules.iter().map(|module| 1 + module.grants.len()).sum::<usize>();
+        let before = size(modules);
+        match &self.request {
+            None => modules.retain(|module| module.program != self.program),
+            Some(request) => {
+                for module in modules.iter_mut().filter(|module| module.program == self.program) {
+                    module.grants.retain(|grant| grant.request != *request);
+                }
+            }
         }
-        if taken == 0 {
-            bail!("nothing grants {:?} to {:?}, so it cannot be withheld", self.request, self.program);
+        if size(modules) == before {
+            let what = self.request.as_deref().unwrap_or("itself");
+            bail!("nothing gives the program {:?} {what:?}, so it cannot be withheld", self.program);
         }
         Ok(())
     }

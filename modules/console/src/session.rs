@@ -1,6 +1,7 @@
 //! The console's loop: serial port, line editor, commands.
 
 use crate::command::{self, Command};
+use crate::depot;
 use crate::editor::Editor;
 use crate::render;
 use crate::slots::{COM1, CONTROL, IRQ};
@@ -119,6 +120,8 @@ impl Session {
             Command::Audit => system::audit(),
             Command::Modules => system::modules(),
             Command::Services => system::services(),
+            Command::Depot => depot::list(),
+            Command::DepotRemove { name, version } => depot::remove(&name, version),
             Command::Load { name, version } => system::load(&name, version),
             Command::Stop(process) => system::stop(process),
             Command::Call { service, text, program } => system::call(&service, &text, program),
