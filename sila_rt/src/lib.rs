@@ -30,6 +30,7 @@ mod space;
 pub mod system;
 mod text;
 pub mod thread;
+pub mod trust;
 pub mod uart;
 
 pub use error::CallError;

@@ -14,6 +14,8 @@ use std::sync::OnceLock;
 
 #[path = "push/link.rs"]
 mod link;
+#[path = "push/publisher.rs"]
+mod publisher;
 
 /// The counter's image, and the keys of the system, to make packages with.
 struct Maker {
@@ -295,6 +297,15 @@ fn main() {
         a_depot_that_hangs_stops_no_load_of_the_bundle
         without_a_running_system_a_push_fails
     ];
-    trials.push(Trial::test("garbage_on_the_link_stops_no_push", link::garbage_on_the_link_stops_no_push));
+    macro_rules! more {
+        ($($module:ident::$name:ident)+) => { [$(Trial::test(stringify!($name), $module::$name)),+] };
+    }
+    trials.extend(more![
+        link::garbage_on_the_link_stops_no_push
+        publisher::a_module_of_an_unknown_publisher_waits_for_the_certificate
+        publisher::what_the_certificate_does_not_cover_stays_refused
+        publisher::a_pushed_revocation_ends_what_its_key_could_do
+        publisher::keys_floors_and_policy_are_shown
+    ]);
     libtest_mimic::run(&args, trials).exit();
 }

@@ -35,6 +35,8 @@ pub const KEY_RING: Slot = Slot(FIRST_OTHER.0 + 2);
 pub const JOB: Slot = Slot(FIRST_OTHER.0 + 3);
 /// The boot bundle.
 pub const BUNDLE: Slot = Slot(FIRST_OTHER.0 + 4);
+/// The system's policy.
+pub const POLICY: Slot = Slot(FIRST_OTHER.0 + 6);
 /// The depot, if this system has one.
 pub const DEPOT: Slot = Slot(FIRST_OTHER.0 + 5);
 

@@ -37,6 +37,12 @@ pub enum Command {
     Modules,
     /// List the registered services.
     Services,
+    /// List whose signatures count.
+    Keys,
+    /// List the floors.
+    Floors,
+    /// Show the policy.
+    Policy,
     /// List what the depot keeps.
     Depot,
     /// Let the depot give a package up.
@@ -95,6 +101,9 @@ pub const HELP: &[(&str, &str)] = &[
     ("audit", "walk every page table (in systems started with --audit-mappings, and test systems)"),
     ("modules", "list the modules that were loaded"),
     ("services", "list the registered services"),
+    ("keys", "list the publishers' keys, the root set, what is revoked and what runs in spite of it"),
+    ("floors", "list the lowest security versions that are loaded"),
+    ("policy", "show the policy: limits, rules, load scopes"),
     ("depot", "list the packages that were pushed into the system"),
     ("depot remove NAME@VERSION", "let the depot give this package up"),
     ("load NAME[@VERSION]", "load a module: the newest version, or that one"),
@@ -124,6 +133,9 @@ pub fn parse(line: &str) -> Result<Command, String> {
         "modules" => plain(Command::Modules),
         "services" => plain(Command::Services),
         "uptime" => plain(Command::Uptime),
+        "keys" => plain(Command::Keys),
+        "floors" => plain(Command::Floors),
+        "policy" => plain(Command::Policy),
         "log" => plain(Command::Log),
         "poweroff" => plain(Command::PowerOff),
         "caps" => process(arguments).map(Command::Caps),

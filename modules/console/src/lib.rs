@@ -18,3 +18,4 @@ pub mod slots;
 pub mod system;
 pub mod table;
 pub mod trace;
+pub mod trust;

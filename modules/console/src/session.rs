@@ -6,6 +6,7 @@ use crate::editor::Editor;
 use crate::render;
 use crate::slots::{COM1, CONTROL, IRQ};
 use crate::system::{self, Outcome};
+use crate::trust;
 use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::String;
@@ -120,6 +121,9 @@ impl Session {
             Command::Audit => system::audit(),
             Command::Modules => system::modules(),
             Command::Services => system::services(),
+            Command::Keys => trust::keys(),
+            Command::Floors => trust::floors(),
+            Command::Policy => trust::policy(),
             Command::Depot => depot::list(),
             Command::DepotRemove { name, version } => depot::remove(&name, version),
             Command::Load { name, version } => system::load(&name, version),

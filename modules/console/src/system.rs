@@ -58,7 +58,7 @@ pub fn caps(process: &Process) -> Outcome {
     })?;
     let records = system::capabilities(CONTROL, process)
         .map_err(|error| format!("caps: process {process} ({name}) could not be listed: {error}"))?;
-    Ok(render::capabilities(&records))
+    Ok(render::capabilities(&records, crate::trust::in_force().as_ref()))
 }
 
 /// `mem`.

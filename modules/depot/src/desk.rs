@@ -1,11 +1,12 @@
 //! The file that comes in, and what becomes of it.
 
-use crate::KEY_RING;
+use crate::{KEY_RING, POLICY};
 use alloc::format;
 use alloc::string::{String, ToString};
 use depot::file::{File, classify};
 use depot::store::{Hints, Kept, Store};
 use sila_abi::record::Digest;
+use sila_abi::trust::RecordKind;
 use sila_rt::memory::OwnRegion;
 use sila_rt::slots::OwnedSlot;
 use sila_rt::{CallError, op};
@@ -19,6 +20,19 @@ pub struct Desk {
 
 fn kernel(what: &'static str) -> impl Fn(CallError) -> String {
     move |error| format!("{what}: {} ({})", error.error, error.error.name())
+}
+
+/// Hands a record to the kernel, which verifies it.
+fn install(kind: RecordKind, record: &OwnedSlot, len: u64) -> Result<String, String> {
+    let installed = match kind {
+        RecordKind::Policy => op::PolicyInstall(POLICY, record.slot(), len),
+        _ => op::KeyRingInstall(KEY_RING, record.slot(), len),
+    };
+    let name = kind.name();
+    let words = installed.map_err(|error| {
+        format!("the kernel refused the {name}: {} ({})", error.error, error.error.name())
+    })?;
+    Ok(format!("the kernel took the {name} of sequence {}", words.words[1]))
 }
 
 impl Desk {
@@ -58,11 +72,7 @@ impl Desk {
         let sealed = region.seal().map_err(kernel("the file could not be sealed"))?;
         match file {
             File::Package(hints) => self.keep(hints, len as u64, digest, sealed),
-            File::Record => {
-                op::KeyRingInstall(KEY_RING, sealed.slot(), len as u64)
-                    .map_err(kernel("the kernel refused the record"))?;
-                Ok("the kernel took the record".into())
-            }
+            File::Record(kind) => install(kind, &sealed, len as u64),
         }
     }
 

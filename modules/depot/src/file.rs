@@ -5,15 +5,15 @@ use alloc::format;
 use alloc::string::String;
 use sila_abi::manifest::Manifest;
 use sila_abi::package::{PACKAGE_MAGIC, Package};
-use sila_abi::trust::{Record, SignedRecord};
+use sila_abi::trust::{Record, RecordKind, SignedRecord};
 
 /// A file that makes sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum File {
     /// A package, and what its manifest says of it.
     Package(Hints),
-    /// A record with root signatures, for the kernel.
-    Record,
+    /// A record with root signatures, for the kernel; of what kind it says that it is.
+    Record(RecordKind),
 }
 
 /// Tells what a file is.
@@ -23,7 +23,7 @@ pub enum File {
 pub fn classify(bytes: &[u8]) -> Result<File, String> {
     if !bytes.starts_with(&PACKAGE_MAGIC) {
         return match SignedRecord::decode(bytes) {
-            Ok(_) => Ok(File::Record),
+            Ok(signed) => Ok(File::Record(signed.kind)),
             Err(error) => Err(format!("the file is no package, and as a signed record: {error}")),
         };
     }
@@ -48,8 +48,10 @@ mod tests {
     #[test]
     fn records_are_told_from_what_is_none() {
         let record = Bounded::from_vec(Vec::from([1, 2, 3])).unwrap();
-        let signed = SignedRecord { record, signatures: SignatureSet::default() }.encode().unwrap();
-        assert_eq!(classify(&signed), Ok(File::Record));
+        let kind = RecordKind::Revocation;
+        let (signatures, successor_signatures) = (SignatureSet::default(), SignatureSet::default());
+        let signed = SignedRecord { kind, record, signatures, successor_signatures }.encode().unwrap();
+        assert_eq!(classify(&signed), Ok(File::Record(kind)));
         for bad in [&signed[..signed.len() - 1], b"", b"hello", &[signed.as_slice(), b"x"].concat()] {
             let error = classify(bad).unwrap_err();
             assert!(error.starts_with("the file is no package, and as a signed record: "), "{error}");

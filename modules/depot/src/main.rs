@@ -28,6 +28,8 @@ sila_rt::entry!(main);
 const ENDPOINT: Slot = FIRST_OTHER;
 /// The kernel's KeyRing.
 const KEY_RING: Slot = Slot(FIRST_OTHER.0 + 1);
+/// The system's policy.
+const POLICY: Slot = Slot(FIRST_OTHER.0 + 2);
 /// The ports of the serial port, if there is one.
 const PORTS: Slot = Slot(FIRST_OTHER.0 + 3);
 /// Its interrupt.

@@ -271,6 +271,7 @@ service_errors! {
         NotAnInstance = 16, "the report does not come from a module that is starting";
         BundleUnreadable = 17, "the bundle of packages cannot be read";
         AlreadyEnding = 18, "the module is being stopped already";
+        KeyRingUnreadable = 19, "the kernel refused to tell which keys are trusted";
 
         PackageMalformed = 20, "the package is malformed (word 0 names the rule)";
         PackageKeyUnknown = 21, "the package is signed with a key that the system does not know";
@@ -332,6 +333,7 @@ impl LoadError {
                 | StopRefused
                 | DepotLost
                 | DepotRefused
+                | KeyRingUnreadable
                 | DecompressionLost
         )
     }
