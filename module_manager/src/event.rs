@@ -4,6 +4,7 @@ use crate::catalogue::PackageRef;
 use crate::facts::Facts;
 use crate::stage::Stage;
 use alloc::boxed::Box;
+use sila_abi::policy::Policy;
 use sila_abi::protocol::depot::Wanted;
 use sila_abi::protocol::module_manager::{Failure, Load, Loaded};
 use sila_abi::record::Version;
@@ -111,6 +112,8 @@ pub enum Event {
         /// The code, as ProcessStatus gives it.
         code: u64,
     },
+    /// A policy is in force, perhaps another one than before.
+    Policy(Box<Policy>),
     /// Time went by.
     Tick,
 }
@@ -126,8 +129,8 @@ pub enum Action {
     Verify(Instance, PackageRef),
     /// Step: make a Region for so many bytes, from the requester's Pool.
     CreateOutput(Instance, u64),
-    /// Step: hand the payload to DeepCompression.
-    Submit(Instance, Box<Facts>),
+    /// Step: hand the payload to DeepCompression, with the largest window that policy permits (as a power of two).
+    Submit(Instance, Box<Facts>, u8),
     /// Step: fetch the verdict of the job.
     Collect(Instance, u64),
     /// Step: copy the payload into the output Region.
@@ -164,9 +167,10 @@ impl Done {
             Self::Submitted(_) => matches!(stage, Stage::Submitting),
             Self::Created(_) => matches!(stage, Stage::Creating),
             Self::NotReady => matches!(stage, Stage::Collecting),
-            Self::Plain => {
-                !matches!(stage, Stage::Locating | Stage::Verifying | Stage::Submitting | Stage::Creating)
-            }
+            Self::Plain => !matches!(
+                stage,
+                Stage::Locating | Stage::Verifying | Stage::Queued | Stage::Submitting | Stage::Creating
+            ),
         }
     }
 }

@@ -118,4 +118,4 @@ impl KeySource for Keys {
 
 #[cfg(test)]
 #[path = "keys_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -34,7 +34,7 @@ fn certified(key: PublicKey, publisher: &str, prefixes: &[&str]) -> CertifiedKey
     CertifiedKey { id, revoked: false, certificate }
 }
 
-fn policy() -> Policy {
+pub(crate) fn policy() -> Policy {
     Policy {
         sequence: 1,
         algorithms: list(vec![ML_DSA_87]),

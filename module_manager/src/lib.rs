@@ -10,6 +10,7 @@ extern crate alloc;
 
 pub mod catalogue;
 pub mod check;
+mod entry;
 pub mod event;
 pub mod facts;
 pub mod keys;

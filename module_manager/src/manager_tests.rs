@@ -1,19 +1,22 @@
 use super::*;
 use crate::event::Found;
 use sila_abi::manifest::{Dependency, ModuleKind};
-use sila_abi::record::{Name, VersionRange};
+use sila_abi::policy::Policy;
+use sila_abi::record::{Bounded, Name, VersionRange};
 use std::collections::BTreeMap;
 
 #[path = "manager_tests/depot.rs"]
 mod depot;
+#[path = "manager_tests/policy.rs"]
+mod policies;
 #[path = "manager_tests/random.rs"]
 mod random;
 #[path = "manager_tests/world.rs"]
 mod world;
 use world::World;
 
-const CONSOLE: u64 = crate::scope::CONSOLE;
-const TESTS: u64 = crate::scope::TESTS;
+const CONSOLE: u64 = 1;
+const TESTS: u64 = 2;
 
 fn name(text: &str) -> Name {
     Name::new(text).unwrap()
@@ -44,6 +47,20 @@ fn facts_of(package: &PackageRef) -> Facts {
         max_priority: 50,
         dependencies: Vec::new(),
         requests: Vec::new(),
+    }
+}
+
+fn scope(badge: u64, grants: bool) -> LoadScope {
+    let name = name(if grants { "tests" } else { "console" });
+    LoadScope { name, badge, names: None, agents: true, instances: 24, grants, all: true, priority: 64 }
+}
+
+fn policy() -> Policy {
+    Policy {
+        max_decompressions: 2,
+        max_window_log: 23,
+        scopes: Bounded::from_vec(vec![scope(CONSOLE, false), scope(TESTS, true)]).unwrap(),
+        ..crate::keys::tests::policy()
     }
 }
 

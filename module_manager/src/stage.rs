@@ -12,6 +12,8 @@ pub enum Stage {
     Verifying,
     /// The output Region is being made.
     Allocating,
+    /// The load waits until policy permits one more decompression.
+    Queued,
     /// The payload is being handed to DeepCompression.
     Submitting,
     /// DeepCompression works.
@@ -51,6 +53,8 @@ pub enum Trigger {
     Failed,
     /// The stage's step failed because of the depot's package, and another one may do.
     Unfit,
+    /// Policy permits one more decompression.
+    Turn,
     /// There is no verdict yet.
     NotReady,
     /// DeepCompression signalled.
@@ -109,10 +113,11 @@ impl Illegal {
 
 impl Stage {
     /// Every stage, in order.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Locating,
         Self::Verifying,
         Self::Allocating,
+        Self::Queued,
         Self::Submitting,
         Self::Decompressing,
         Self::Collecting,
@@ -140,6 +145,12 @@ impl Stage {
         }
     }
 
+    /// Whether a decompression is under way, as policy counts them.
+    #[must_use]
+    pub const fn is_decompressing(self) -> bool {
+        matches!(self, Self::Submitting | Self::Decompressing | Self::Collecting)
+    }
+
     /// Whether the load is under way: neither ready nor over.
     #[must_use]
     pub fn is_loading(self) -> bool {
@@ -158,12 +169,18 @@ impl Stage {
                 _ => Err(Illegal::Step),
             },
             Trigger::Failed => match self {
-                Self::Decompressing | Self::Initialising | Self::Running | Self::Ended => Err(Illegal::Step),
+                Self::Queued | Self::Decompressing | Self::Initialising | Self::Running | Self::Ended => {
+                    Err(Illegal::Step)
+                }
                 Self::Ending => Ok(Next::To(Self::Ended)),
                 _ => Ok(Next::Fail),
             },
             Trigger::Unfit => match self {
                 Self::Verifying => Ok(Next::To(Self::Locating)),
+                _ => Err(Illegal::Step),
+            },
+            Trigger::Turn => match self {
+                Self::Queued => Ok(Next::To(Self::Submitting)),
                 _ => Err(Illegal::Step),
             },
             Trigger::NotReady => match self {
@@ -207,7 +224,7 @@ impl Stage {
         Ok(Next::To(match self {
             Self::Locating => Self::Verifying,
             Self::Verifying => Self::Allocating,
-            Self::Allocating => Self::Submitting,
+            Self::Allocating => Self::Queued,
             Self::Submitting => Self::Decompressing,
             Self::Collecting | Self::Copying => Self::Sealing,
             Self::Sealing => Self::Proving,
@@ -216,7 +233,7 @@ impl Stage {
             Self::Creating => Self::Starting,
             Self::Starting => Self::Initialising,
             Self::Ending => Self::Ended,
-            Self::Decompressing | Self::Initialising | Self::Running | Self::Ended => {
+            Self::Queued | Self::Decompressing | Self::Initialising | Self::Running | Self::Ended => {
                 return Err(Illegal::Step);
             }
         }))
@@ -227,11 +244,12 @@ impl Stage {
 mod tests {
     use super::*;
 
-    const TRIGGERS: [Trigger; 11] = [
+    const TRIGGERS: [Trigger; 12] = [
         Trigger::Done,
         Trigger::DoneStored,
         Trigger::Failed,
         Trigger::Unfit,
+        Trigger::Turn,
         Trigger::NotReady,
         Trigger::Signal,
         Trigger::Deadline,

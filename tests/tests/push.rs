@@ -306,6 +306,7 @@ fn main() {
         publisher::what_the_certificate_does_not_cover_stays_refused
         publisher::a_pushed_revocation_ends_what_its_key_could_do
         publisher::keys_floors_and_policy_are_shown
+        publisher::a_pushed_policy_holds_for_the_next_load
     ]);
     libtest_mimic::run(&args, trials).exit();
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::entry::DECOMPRESSION_LIMIT;
 use proptest::prelude::*;
 
 fn random_step(world: &mut World, op: u8, pick: usize) {

@@ -18,8 +18,10 @@ pub(super) struct World {
 impl World {
     pub fn new() -> Self {
         let packages = vec![package("counter", 0), package("wasm", 0), package("counter", 3)];
+        let mut manager = Manager::new(packages, Vec::new());
+        manager.handle(1, Event::Policy(Box::new(policy()))).unwrap();
         World {
-            manager: Manager::new(packages, Vec::new()),
+            manager,
             now: 1,
             exists: BTreeMap::new(),
             replies: BTreeMap::new(),
@@ -117,7 +119,8 @@ impl World {
                 self.add(instance, Held::OUTPUT);
                 (instance, Done::Plain)
             }
-            Action::Submit(instance, _) => {
+            Action::Submit(instance, _, window) => {
+                assert_eq!(window, 23);
                 self.add(instance, Held::JOB);
                 (instance, Done::Submitted(instance.0 + 100))
             }
@@ -208,7 +211,7 @@ fn instance_of(step: &Action) -> Instance {
         Action::Locate(i, _)
         | Action::Verify(i, _)
         | Action::CreateOutput(i, _)
-        | Action::Submit(i, _)
+        | Action::Submit(i, ..)
         | Action::Collect(i, _)
         | Action::Copy(i, _)
         | Action::Seal(i)

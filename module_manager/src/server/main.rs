@@ -69,7 +69,9 @@ fn start() -> Result<Server, (u64, &'static str)> {
     });
     let manager = Manager::new(packages(&parsed), resident.collect());
     let done = bound_notification().map_err(kernel("no notification for the couriers"))?;
-    Server::new(manager, bundle, done).map_err(kernel("a courier did not start"))
+    let mut server = Server::new(manager, bundle, done).map_err(kernel("a courier did not start"))?;
+    server.follow_policy().map_err(kernel("the policy cannot be read"))?;
+    Ok(server)
 }
 
 /// The bundle, mapped for as long as the process lives. It is sealed: the slice never changes.

@@ -24,8 +24,8 @@ const FIB: &[u8] =
     \x7d\x10\x00\x7c\x0b\x0b";
 
 /// A module that this test loaded; stopped when dropped.
-struct Module {
-    loaded: Loaded,
+pub(crate) struct Module {
+    pub loaded: Loaded,
     _process: Option<OwnedSlot>,
 }
 
@@ -35,7 +35,7 @@ impl Drop for Module {
     }
 }
 
-fn load_with(load: &Load, pool: bool) -> Result<Result<Module, LoadFailure>, Failure> {
+pub(crate) fn load_with(load: &Load, pool: bool) -> Result<Result<Module, LoadFailure>, Failure> {
     let request = Message::with(LOAD, &load.to_words());
     let request = if pool { request.cap(POOL) } else { request };
     let request = load.grants.iter().flatten().fold(request, |request, _| request.cap(CLOCK));
@@ -51,7 +51,7 @@ fn load_with(load: &Load, pool: bool) -> Result<Result<Module, LoadFailure>, Fai
     failure.map(Err).ok_or_else(|| Failure::new("the answer to Load", "an error", format!("label {number}")))
 }
 
-fn load(module: &str) -> Result<Module, Failure> {
+pub(crate) fn load(module: &str) -> Result<Module, Failure> {
     let load = Load::newest(name(module)?);
     load_with(&load, true)?
         .map_err(|failure| Failure::new(format!("loading {module}"), "success", format!("{failure:?}")))

@@ -2,8 +2,10 @@
 use super::{Files, Maker, line};
 use anyhow::Result;
 use boot::pkg::keys::full_ceiling;
+use boot::pkg::policy::default_policy;
 use libtest_mimic::Failed;
-use sila_abi::record::Bounded;
+use sila_abi::policy::LoadScope;
+use sila_abi::record::{Bounded, Name};
 use sila_abi::trust::{Record, RecordKind, Revocation, RevokedItem, SignedRecord};
 use sila_tests::tool::Ran;
 use std::sync::OnceLock;
@@ -116,4 +118,38 @@ pub fn keys_floors_and_policy_are_shown() -> Result<(), Failed> {
     let caps = ran.printed("caps guest.counter");
     let given = |line: &&str| line.contains("Endpoint") && line.contains(" endpoint ");
     ran.want(caps.iter().any(given), "caps should name the rule")
+}
+
+fn policies() -> Result<Ran> {
+    let (maker, files) = (Maker::new()?, Files::new()?);
+    let mut policy = default_policy()?;
+    policy.sequence = 2;
+    let narrow = |scope: &LoadScope| LoadScope { names: Name::new("counter").ok(), ..*scope };
+    let scopes: Vec<LoadScope> = policy.scopes.iter().map(narrow).collect();
+    policy.scopes = Bounded::from_vec(scopes).map_err(|_| anyhow::anyhow!("one more scope"))?;
+    files.put("narrow", &maker.keys.sign_record(RecordKind::Policy, &policy)?.encode()?)?;
+    policy.sequence = 3;
+    policy.max_window_log = 10;
+    files.put("tight", &maker.keys.sign_record(RecordKind::Policy, &policy)?.encode()?)?;
+    let script = "load wasm; stop 7; !push %narrow; policy; load wasm; load counter; stop 8; \
+                  !push %tight; load counter; !push %narrow";
+    files.run(script, &[])
+}
+
+pub fn a_pushed_policy_holds_for_the_next_load() -> Result<(), Failed> {
+    let ran = policies().map_err(|error| format!("{error:#}"))?;
+    ran.want(line(&ran, "load wasm").contains("runs as process 7"), "at first it loads")?;
+    ran.want(line(&ran, "!push %narrow").contains("the kernel took the policy of sequence 2"), "taken")?;
+    let shown = ran.printed("policy");
+    ran.want(shown.iter().any(|line| line.starts_with("sequence") && line.ends_with(" 2")), "it is shown")?;
+    let second = ran.answers("load wasm").pop().unwrap_or_default();
+    let outside = "the requester may not load a module of this name";
+    ran.want(second.first().is_some_and(|line| line.contains(outside)), "the scope is narrower")?;
+    let counters = ran.answers("load counter");
+    let said = |at: usize| counters.get(at).and_then(|lines| lines.first()).copied().unwrap_or_default();
+    ran.want(said(0).contains("runs as process 8"), "and covers what it names")?;
+    ran.want(line(&ran, "!push %tight").contains("policy of sequence 3"), "the next one")?;
+    ran.want(said(1).contains("window is larger than the limit"), "DeepCompression keeps to it")?;
+    let stale = ran.answers("!push %narrow").pop().unwrap_or_default();
+    ran.want(stale.first().is_some_and(|line| line.contains("RecordStale")), "sequences rise")
 }
