@@ -10,11 +10,9 @@ use crate::facts::{Facts, Provider, check_dependencies};
 use crate::scope;
 use crate::search::Search;
 use crate::stage::{Illegal, Next, Stage, Trigger};
-use alloc::boxed::Box;
 use alloc::vec::Vec;
-use sila_abi::manifest::Codec;
 use sila_abi::policy::LoadScope;
-use sila_abi::protocol::module_manager::{Failure, Load, LoadError, Loaded, ModuleRecord};
+use sila_abi::protocol::module_manager::{Failure, Load, LoadError, ModuleRecord};
 use sila_abi::protocol::wire::FIRST_INSTANCE;
 use sila_abi::record::Version;
 

@@ -1,7 +1,8 @@
 use super::*;
 use crate::event::Found;
-use sila_abi::manifest::{Dependency, ModuleKind};
+use sila_abi::manifest::{Codec, Dependency, ModuleKind};
 use sila_abi::policy::Policy;
+use sila_abi::protocol::module_manager::Loaded;
 use sila_abi::record::{Bounded, Name, VersionRange};
 use std::collections::BTreeMap;
 
