@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Every user program of the tree, in the order in which they are built.
-pub const PROGRAMS: [&str; 11] = [
+pub const PROGRAMS: [&str; 12] = [
     "module_manager",
     "deep_compression",
     "service_registry",
     "supervisor",
     "console",
+    "depot",
     "counter",
     "wasm",
     "probe",

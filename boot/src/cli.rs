@@ -7,6 +7,7 @@ use crate::pkg::ceremony_args::{
     AddSignatureArgs, CertifyArgs, FloorsArgs, PolicyArgs, RevokeArgs, RootsetArgs,
 };
 use crate::pkg::keygen::KeygenArgs;
+use crate::push::PushArgs;
 use crate::qemu::Board;
 use crate::{image, script};
 use anyhow::Context;
@@ -74,6 +75,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Show what a package, trust record, boot bundle or module image holds
     Inspect(InspectArgs),
+    /// Send a package or signed record to a running system
+    Push(PushArgs),
     /// Write an image to a removable disk and read it back
     Flash(FlashArgs),
     /// Say what this machine has and what it lacks
@@ -109,7 +112,7 @@ pub struct SystemArgs {
 /// The options of `run`.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
-    /// Boot without a window, type these commands ("CMD; CMD"), print what comes, power off
+    /// Boot without a window, type these commands ("CMD; CMD"), print what comes, power off; "!push FILE" pushes a file
     #[arg(long, value_name = "CMD; CMD")]
     pub script: Option<String>,
     /// What goes into the boot bundle.

@@ -1,8 +1,9 @@
 //! One run of the guest: QEMU, its channels, and how it ended.
 use crate::outcome::Outcome;
 use crate::paths::Scratch;
+use crate::push::{Listed, push_file};
 use crate::qemu::{self, Board, Channels};
-use crate::script::{Action, Driver};
+use crate::script::{Action, Driver, HostStep, PROMPT};
 use crate::{backtrace, screenshot, toolchain};
 use anyhow::{Context, Result};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -34,6 +35,8 @@ pub struct Options {
     pub screenshot: Option<PathBuf>,
     /// This terminal is the console.
     pub interactive: bool,
+    /// A second serial port, over which files can be pushed.
+    pub push: bool,
 }
 
 impl Options {
@@ -48,6 +51,7 @@ impl Options {
             echo: false,
             screenshot: None,
             interactive: false,
+            push: false,
         }
     }
 }
@@ -86,6 +90,7 @@ pub struct Guest {
     readers: usize,
     serial: Option<UnixStream>,
     monitor: Option<UnixStream>,
+    push: Option<(PathBuf, Listed)>,
     scratch: Scratch,
 }
 
@@ -157,7 +162,8 @@ fn qemu_command() -> Result<Command> {
 
 impl Guest {
     /// Starts QEMU.
-    pub fn start(board: &Board, image: &Path, interactive: bool) -> Result<Self> {
+    pub fn start(board: &Board, options: &Options) -> Result<Self> {
+        let interactive = options.interactive;
         let scratch = Scratch::new()?;
         let firmware = qemu::firmware()?;
         let vars = scratch.join("vars.fd");
@@ -165,6 +171,7 @@ impl Guest {
         let channels = Channels {
             serial: (!interactive && board.serial).then(|| scratch.join("com1")),
             results: scratch.join("results"),
+            push: options.push.then(|| scratch.join("push")),
             monitor: (!interactive).then(|| scratch.join("monitor")),
         };
         let listen = |path: &PathBuf| UnixListener::bind(path).with_context(|| format!("{}", path.display()));
@@ -172,7 +179,9 @@ impl Guest {
         let serial = channels.serial.as_ref().map(listen).transpose()?;
         let monitor = channels.monitor.as_ref().map(listen).transpose()?;
         let mut command = qemu_command()?;
-        command.args(qemu::arguments(board, image, &firmware, &vars, &channels)).stderr(Stdio::piped());
+        command
+            .args(qemu::arguments(board, &options.image, &firmware, &vars, &channels))
+            .stderr(Stdio::piped());
         if !interactive {
             command.stdin(Stdio::null()).stdout(Stdio::null());
         }
@@ -194,7 +203,12 @@ impl Guest {
             read_bytes(stream.try_clone()?, to);
             guest_readers += 1;
         }
-        Ok(Self { child, events, readers: guest_readers, serial, monitor, scratch })
+        let listed = |socket: PathBuf| Listed::new(&socket).map(|listed| (socket, listed));
+        let push = channels.push.map(listed).transpose()?;
+        if let (true, Some((socket, _))) = (options.echo || interactive, &push) {
+            eprintln!("sila: `push FILE` sends files to this system ({})", socket.display());
+        }
+        Ok(Self { child, events, readers: guest_readers, serial, monitor, push, scratch })
     }
 
     /// Types bytes on the guest's console.
@@ -203,6 +217,17 @@ impl Guest {
             Some(serial) => serial.write_all(text.as_bytes()).context("the guest's console is closed"),
             None => Ok(()),
         }
+    }
+
+    /// The socket of the second serial port, if there is one.
+    pub fn push_socket(&self) -> Option<&Path> {
+        self.push.as_ref().map(|(socket, _)| socket.as_path())
+    }
+
+    /// Sends a file over the second serial port.
+    fn push(&self, file: &Path) -> Result<String> {
+        let socket = self.push_socket().context("this machine has no second serial port")?;
+        push_file(file, socket)
     }
 
     /// Takes a picture of the screen.
@@ -234,6 +259,8 @@ struct Run<'a> {
     console: Vec<String>,
     results: Vec<String>,
     complaints: Vec<String>,
+    /// Whether a step of the script on the host has failed.
+    host_failed: bool,
     on_result: &'a mut dyn FnMut(&str),
 }
 
@@ -262,18 +289,35 @@ impl Run<'_> {
             }
             Event::Console(bytes) => {
                 for action in self.driver.feed(&bytes) {
-                    match action {
-                        Action::Show(line) => self.show(line),
-                        Action::Type(command, last) => self.type_command(guest, &command, last)?,
-                        Action::Overrun if self.options.script.is_some() => {
-                            return Ok(Some(Outcome::Silent(
-                                "the guest went on after the script's end".into(),
-                            )));
-                        }
-                        Action::Overrun => {}
+                    if let Some(outcome) = self.act(guest, action)? {
+                        return Ok(Some(outcome));
                     }
                 }
             }
+        }
+        Ok(None)
+    }
+
+    fn act(&mut self, guest: &mut Guest, action: Action) -> Result<Option<Outcome>> {
+        match action {
+            Action::Show(line) => self.show(line),
+            Action::Type(command, last) => self.type_command(guest, &command, last)?,
+            Action::Host(command, HostStep::Push(file)) => {
+                self.show(format!("{PROMPT}{command}"));
+                match guest.push(&file) {
+                    Ok(said) => self.show(format!("push: {said}")),
+                    Err(error) => {
+                        self.host_failed = true;
+                        self.show(format!("push: {error:#}"));
+                    }
+                }
+                let next = self.driver.go_on();
+                return self.act(guest, next);
+            }
+            Action::Overrun if self.options.script.is_some() => {
+                return Ok(Some(Outcome::Silent("the guest went on after the script's end".into())));
+            }
+            Action::Overrun => {}
         }
         Ok(None)
     }
@@ -330,16 +374,20 @@ fn run_once(
     on_result: &mut dyn FnMut(&str),
 ) -> Result<(RunOutcome, Vec<String>)> {
     let _terminal = options.interactive.then(Terminal::save);
-    let mut guest = Guest::start(board, &options.image, options.interactive)?;
+    let mut guest = Guest::start(board, options)?;
     let mut run = Run {
         options,
         driver: Driver::new(options.script.clone().unwrap_or_default()),
         console: Vec::new(),
         results: Vec::new(),
         complaints: Vec::new(),
+        host_failed: false,
         on_result,
     };
-    let exit = run.drive(&mut guest)?;
+    let mut exit = run.drive(&mut guest)?;
+    if run.host_failed && exit == Outcome::Well {
+        exit = Outcome::Failed;
+    }
     drop(guest);
     let rest = run.driver.rest();
     if !rest.is_empty() {

@@ -30,6 +30,8 @@ pub mod outcome;
 pub mod paths;
 pub mod pkg;
 pub mod progress;
+pub mod push;
+pub mod push_link;
 pub mod qemu;
 pub mod run;
 pub mod screen;

@@ -39,6 +39,7 @@ fn act(cli: Cli) -> anyhow::Result<u8> {
         Some(Command::Pack(args)) => args.run().map(|()| 0),
         Some(Command::Verify(args)) => args.run().map(|()| 0),
         Some(Command::Inspect(args)) => args.run().map(|()| 0),
+        Some(Command::Push(args)) => args.run().map(|()| 0),
         Some(Command::Clippy) => {
             boot::bare::lint(&boot::toolchain::select()?)?;
             Ok(0)

@@ -57,13 +57,16 @@ fn owner(name: &str) -> Option<u32> {
     name.strip_prefix("sila-")?.split_once('-')?.0.parse().ok()
 }
 
+/// Whether this process has ended, as far as can be told here.
+pub fn is_gone(pid: u32) -> bool {
+    Path::new("/proc/self").exists() && !Path::new(&format!("/proc/{pid}")).exists()
+}
+
 /// Removes what interrupted runs left behind: folders of processes that are gone.
 fn sweep(dir: &Path) {
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let gone =
-            |pid: u32| Path::new("/proc/self").exists() && !Path::new(&format!("/proc/{pid}")).exists();
-        if name.to_str().and_then(owner).is_some_and(gone) {
+        if name.to_str().and_then(owner).is_some_and(is_gone) {
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }

@@ -69,6 +69,8 @@ pub struct Channels {
     pub serial: Option<PathBuf>,
     /// Socket of the debug console, which carries results.
     pub results: PathBuf,
+    /// Where QEMU is to make the socket of the second serial port; `None`: the machine has none.
+    pub push: Option<PathBuf>,
     /// Socket of QEMU's monitor; `None` if it shares this terminal with the serial port.
     pub monitor: Option<PathBuf>,
 }
@@ -137,6 +139,10 @@ fn channel_arguments(board: &Board, channels: &Channels) -> Vec<String> {
         Some(path) => args.extend(["chardev:com1".into(), "-chardev".into(), socket("com1", path)]),
         None => args.push("mon:stdio".into()),
     }
+    if let Some(path) = &channels.push {
+        args.extend(["-serial".into(), "chardev:com2".into(), "-chardev".into()]);
+        args.push(format!("{},server=on,wait=off", socket("com2", path)));
+    }
     if let Some(path) = &channels.monitor {
         args.extend(["-chardev".into(), socket("monitor", path)]);
         args.extend(["-mon", "chardev=monitor,mode=readline"].map(String::from));
@@ -200,6 +206,7 @@ mod tests {
         let channels = Channels {
             serial: serial.then(|| "/s/com1".into()),
             results: "/s/results".into(),
+            push: serial.then(|| "/s/push".into()),
             monitor: serial.then(|| "/s/mon".into()),
         };
         let args = arguments(board, Path::new("/a,b.img"), &firmware, Path::new("/s/vars"), &channels);
@@ -233,6 +240,15 @@ mod tests {
         let line = line(&Board::default(), true);
         assert!(line.contains("isa-debugcon,iobase=0xe9,chardev=results"));
         assert!(line.contains("-serial chardev:com1"));
+    }
+
+    #[test]
+    fn the_second_serial_port_is_where_files_are_pushed() {
+        let with = line(&Board::default(), true);
+        let serial = with.find("-serial chardev:com1").unwrap();
+        assert!(with.find("-serial chardev:com2").is_some_and(|at| at > serial), "it is the second one");
+        assert!(with.contains("socket,id=com2,path=/s/push,server=on,wait=off"));
+        assert!(!line(&Board::default(), false).contains("com2"));
     }
 
     #[test]

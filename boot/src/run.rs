@@ -1,6 +1,7 @@
 //! The command `run`.
 use crate::cli::{RunArgs, readable};
 use crate::guest::{Options, RunOutcome, boot};
+use crate::missing::Usage;
 use crate::outcome::Outcome;
 use crate::paths::Scratch;
 use crate::{script, system};
@@ -18,6 +19,16 @@ pub fn run(args: &RunArgs) -> Result<Outcome> {
     if let Some(image) = &args.image {
         readable(image)?;
     }
+    let mut commands = args.commands();
+    let interactive = commands.is_none() && std::io::stdin().is_terminal() && !args.no_serial;
+    if commands.is_none() && !interactive && !args.no_serial {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text)?;
+        commands = Some(script::split(&text));
+    }
+    for command in commands.iter().flatten() {
+        script::host_step(command).map_err(Usage)?;
+    }
     crate::qemu::find()?;
     crate::qemu::firmware()?;
     let scratch = Scratch::new()?;
@@ -28,13 +39,6 @@ pub fn run(args: &RunArgs) -> Result<Outcome> {
             (made.path, Some(made.kernel))
         }
     };
-    let mut commands = args.commands();
-    let interactive = commands.is_none() && std::io::stdin().is_terminal() && !args.no_serial;
-    if commands.is_none() && !interactive && !args.no_serial {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text)?;
-        commands = Some(script::split(&text));
-    }
     if interactive {
         eprintln!("sila: this terminal is the machine's serial console; Ctrl-A X switches the machine off");
     }
@@ -52,6 +56,7 @@ pub fn run(args: &RunArgs) -> Result<Outcome> {
         echo: !interactive,
         screenshot: args.screenshot.clone(),
         interactive,
+        push: true,
     };
     let mut outcome = boot(&options, &mut |_| {})?;
     if args.audit_mappings {

@@ -1,6 +1,7 @@
 //! Drives the guest's console by a script: one command at each prompt.
 use crate::screen::Screen;
 use std::collections::VecDeque;
+use std::path::PathBuf;
 
 /// The prompt at which the console waits for a command.
 pub const PROMPT: &str = "sila> ";
@@ -34,9 +35,33 @@ pub fn split(script: &str) -> Vec<String> {
     commands
 }
 
+/// What a script does on the host between two commands of the console.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostStep {
+    /// `!push FILE`: send this file to the system.
+    Push(PathBuf),
+}
+
+/// Reads a command of a script as a host step; `None` if it is one of the console's.
+///
+/// # Errors
+/// It begins with `!`, and is no such step.
+pub fn host_step(command: &str) -> Result<Option<HostStep>, String> {
+    let Some(step) = command.strip_prefix('!') else { return Ok(None) };
+    let (verb, rest) = step.split_once(char::is_whitespace).unwrap_or((step, ""));
+    let file = rest.trim().trim_matches(['"', '\'']);
+    match (verb, file) {
+        ("push", "") => Err("`!push` takes a file: !push FILE".into()),
+        ("push", file) => Ok(Some(HostStep::Push(file.into()))),
+        _ => Err(format!("a script has no step `!{verb}`; there is `!push FILE`")),
+    }
+}
+
 /// What the driver wants done.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
+    /// Do this on the host, then call [`Driver::go_on`].
+    Host(String, HostStep),
     /// Show this line.
     Show(String),
     /// Type this command. The flag says that it is the script's last.
@@ -83,13 +108,21 @@ impl Driver {
             if self.ready && self.screen.stands_at(PROMPT) {
                 self.ready = false;
                 self.quiet = false;
-                actions.push(match self.commands.pop_front() {
-                    Some(command) => Action::Type(command, self.commands.is_empty()),
-                    None => Action::Overrun,
-                });
+                actions.push(self.go_on());
             }
         }
         actions
+    }
+
+    /// The next command, for a prompt that stands.
+    pub fn go_on(&mut self) -> Action {
+        match self.commands.pop_front() {
+            Some(command) => match host_step(&command) {
+                Ok(Some(step)) => Action::Host(command, step),
+                _ => Action::Type(command, self.commands.is_empty()),
+            },
+            None => Action::Overrun,
+        }
     }
 
     /// What stands on the last, unfinished line.
@@ -139,6 +172,25 @@ mod tests {
                 Action::Type("poweroff".into(), true)
             ]
         );
+    }
+
+    #[test]
+    fn host_steps_are_told_from_commands() {
+        let push = |path: &str| Ok(Some(HostStep::Push(path.into())));
+        assert_eq!(host_step("!push a.sila"), push("a.sila"));
+        assert_eq!(host_step("!push  'a b; c.sila' "), push("a b; c.sila"));
+        assert_eq!(host_step("push a"), Ok(None));
+        assert!(host_step("!push").is_err() && host_step("!pull x").is_err() && host_step("!").is_err());
+    }
+
+    #[test]
+    fn after_a_host_step_the_script_goes_on_at_the_same_prompt() {
+        let mut driver = Driver::new(split("!push a; !push b; ps"));
+        let step = |file: &str| Action::Host(format!("!push {file}"), HostStep::Push(file.into()));
+        assert_eq!(driver.feed(b"sila> "), [step("a")]);
+        assert_eq!(driver.go_on(), step("b"));
+        assert_eq!(driver.go_on(), Action::Type("ps".into(), false));
+        assert_eq!(driver.feed(b"ps\r\nsila> ")[1], Action::Type("poweroff".into(), true));
     }
 
     #[test]

@@ -25,6 +25,15 @@ impl Limits {
     pub const DEFAULT: Limits = Limits { max_input: 64 << 20, max_output: 64 << 20, max_window: 8 << 20 };
 }
 
+impl Limits {
+    /// These limits, with a window of at most so much, as a power of two.
+    #[must_use]
+    pub fn with_window(self, log: u8) -> Limits {
+        let wished = 1u64.checked_shl(log.into()).unwrap_or(u64::MAX);
+        Limits { max_window: self.max_window.min(wished), ..self }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self::DEFAULT

@@ -177,6 +177,15 @@ fn engine_refuses_reserved_header_bits_and_other_magic() {
 }
 
 #[test]
+fn engine_limits_can_be_tightened_and_never_widened() {
+    let window = |log| Limits::DEFAULT.with_window(log).max_window;
+    assert_eq!(
+        [0, 16, 23, 24, 63, 64, 255].map(window),
+        [1, 65_536, 8 << 20, 8 << 20, 8 << 20, 8 << 20, 8 << 20]
+    );
+}
+
+#[test]
 fn engine_refuses_windows_above_the_limit() {
     let content = sample(70_000);
     let src = compress(&content);

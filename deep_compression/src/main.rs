@@ -301,7 +301,7 @@ fn decompress(request: &Submit, source: OwnedSlot, output: OwnedSlot) -> Result<
     let payload = payload.ok_or(DecompressionError::RegionTooSmall)?;
     let mut content = OwnRegion::new(output_len)?;
     let space = content.bytes_mut().get_mut(..output_len).ok_or(DecompressionError::RegionTooSmall)?;
-    decompress_exact(payload, space, &LIMITS)?;
+    decompress_exact(payload, space, &LIMITS.with_window(request.max_window_log))?;
     let mut output = SharedRegion::map(output, true, MAX_SOURCE)?;
     if output.write(0, space) { Ok(()) } else { Err(DecompressionError::RegionTooSmall.into()) }
 }

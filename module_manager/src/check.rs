@@ -5,94 +5,13 @@
 
 use crate::catalogue::PackageRef;
 use crate::facts::Facts;
-use alloc::vec::Vec;
-use sila_abi::boot::{Bundle, EntryKind};
-use sila_abi::package::{LoadProof, PACKAGE_HEADER_LEN, Package};
+use crate::keys::Keys;
+use sila_abi::package::{LoadProof, PACKAGE_HEADER_LEN, Package, PackageHeader};
 use sila_abi::protocol::module_manager::{Failure, LoadError};
-use sila_abi::record::{KeyId, Name, Version};
-use sila_abi::trust::{Purpose, Record, SignatureSet};
-use sila_crypto::chain::{
-    ChainError, KeySource, Publisher, RootKeys, check_payload, verify_boot_manifest, verify_manifest,
-    verify_package,
-};
+use sila_crypto::chain::{ChainError, check_payload, verify_manifest, verify_package};
 use sila_crypto::hash::id_digest;
-use sila_crypto::keystore::KeyStore;
-use sila_crypto::secure_bool::IntegrityFault;
 
-/// A key as the kernel's KeyRing has it now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LiveKey {
-    /// Its id.
-    pub id: KeyId,
-    /// Whether it is revoked.
-    pub revoked: bool,
-}
-
-/// The keys that packages are verified with: certificates from the bundle's boot manifest, as far as the kernel's
-/// KeyRing holds their keys, and revocations from the KeyRing.
-pub struct Keys {
-    store: KeyStore,
-    live: Vec<LiveKey>,
-}
-
-impl Keys {
-    /// The certificates of the bundle, whose root signatures are checked. No key is live yet.
-    ///
-    /// # Errors
-    /// Why the bundle's boot manifest is not trusted.
-    pub fn of_bundle(bundle: &Bundle<'_>) -> Result<Self, ChainError> {
-        let part = |kind| bundle.first(kind).map(|entry| entry.data).ok_or(ChainError::RootSetMismatch);
-        let root = RootKeys::decode(part(EntryKind::RootSet)?)?;
-        let signatures = SignatureSet::decode(part(EntryKind::BootSignature)?)?;
-        let boot = verify_boot_manifest(part(EntryKind::BootManifest)?, &signatures, &root)?;
-        Ok(Self { store: KeyStore::from_boot(&boot)?, live: Vec::new() })
-    }
-
-    /// Takes note of what the KeyRing holds now.
-    pub fn refresh(&mut self, live: Vec<LiveKey>) {
-        self.live = live;
-    }
-
-    fn live(&self, id: &KeyId) -> Option<&LiveKey> {
-        self.live.iter().find(|key| key.id == *id)
-    }
-}
-
-impl KeySource for Keys {
-    fn purpose(&self) -> Purpose {
-        self.store.purpose()
-    }
-
-    fn publisher(&self, id: &KeyId) -> Option<Publisher<'_>> {
-        self.live(id).and_then(|_| self.store.publisher(id))
-    }
-
-    fn is_claimed_by_another(&self, publisher: &Name, name: &Name) -> bool {
-        self.store.is_claimed_by_another(publisher, name)
-    }
-
-    fn is_key_revoked(&self, id: &KeyId) -> Result<bool, IntegrityFault> {
-        Ok(self.store.is_key_revoked(id)? || self.live(id).is_some_and(|key| key.revoked))
-    }
-
-    fn is_version_revoked(&self, publisher: &Name, name: &Name, version: Version) -> bool {
-        self.store.is_version_revoked(publisher, name, version)
-    }
-
-    fn floor(&self, publisher: &Name, name: &Name) -> u32 {
-        self.store.floor(publisher, name)
-    }
-
-    fn allows_algorithm(&self, number: u16) -> bool {
-        self.store.allows_algorithm(number)
-    }
-
-    fn max_image_len(&self) -> u64 {
-        self.store.max_image_len()
-    }
-}
-
-/// The bytes of a package in the bundle.
+/// The bytes of a package in the bundle, or in its own Region.
 #[must_use]
 pub fn package_bytes<'a>(bundle: &'a [u8], package: &PackageRef) -> Option<&'a [u8]> {
     let start = usize::try_from(package.offset).ok()?;
@@ -105,8 +24,12 @@ pub fn package_bytes<'a>(bundle: &'a [u8], package: &PackageRef) -> Option<&'a [
 ///
 /// # Errors
 /// The rule that it breaks.
-pub fn verify(bundle: &[u8], package: &PackageRef, keys: &Keys) -> Result<Facts, Failure> {
+pub fn verify(bundle: &[u8], package: &PackageRef, keys: &mut Keys) -> Result<Facts, Failure> {
     let bytes = package_bytes(bundle, package).ok_or(LoadError::BundleUnreadable)?;
+    if let Ok(header) = PackageHeader::parse(bytes) {
+        keys.prepare(&header.key_id).map_err(failure)?;
+    }
+    let keys = &*keys;
     let verified = verify_package(bytes, keys).map_err(failure)?;
     let manifest = verify_manifest(&LoadProof::of_package(verified.get()), keys).map_err(failure)?;
     check_payload(&verified, &manifest).map_err(failure)?;
@@ -150,6 +73,7 @@ pub fn failure(error: ChainError) -> Failure {
 mod tests {
     use super::*;
     use sila_abi::package::PackageError;
+    use sila_abi::record::{Name, Version};
 
     #[test]
     fn rules_without_an_error_of_their_own_show_as_their_sentences() {
@@ -180,8 +104,13 @@ mod tests {
 
     #[test]
     fn a_package_outside_the_bundle_is_not_read() {
-        let package =
-            |offset, len| PackageRef { name: Name::new("a").unwrap(), version: Version::MIN, offset, len };
+        let package = |offset, len| PackageRef {
+            origin: crate::catalogue::Origin::Bundle,
+            name: Name::new("a").unwrap(),
+            version: Version::MIN,
+            offset,
+            len,
+        };
         let bundle = [0; 100];
         assert_eq!(package_bytes(&bundle, &package(90, 10)).map(<[u8]>::len), Some(10));
         for (offset, len) in [(90, 11), (101, 0), (u64::MAX, 1), (1, u64::MAX)] {

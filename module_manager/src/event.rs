@@ -4,7 +4,10 @@ use crate::catalogue::PackageRef;
 use crate::facts::Facts;
 use crate::stage::Stage;
 use alloc::boxed::Box;
+use sila_abi::policy::Policy;
+use sila_abi::protocol::depot::Wanted;
 use sila_abi::protocol::module_manager::{Failure, Load, Loaded};
+use sila_abi::record::Version;
 
 /// A request, as the binary numbers them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,7 +33,18 @@ bitflags::bitflags! {
         const SOURCES = 1 << 4;
         /// The process.
         const PROCESS = 1 << 5;
+        /// The depot's package.
+        const PACKAGE = 1 << 6;
     }
+}
+
+/// A package that the depot gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its version, as the depot has it.
+    pub version: Version,
+    /// Its bytes.
+    pub len: u64,
 }
 
 /// What a step that succeeded brought.
@@ -38,6 +52,8 @@ bitflags::bitflags! {
 pub enum Done {
     /// Nothing but its effect.
     Plain,
+    /// The depot's package, mapped and sealed, or none.
+    Located(Option<Found>),
     /// The facts of the verified package.
     Verified(Box<Facts>),
     /// DeepCompression's job.
@@ -96,6 +112,8 @@ pub enum Event {
         /// The code, as ProcessStatus gives it.
         code: u64,
     },
+    /// A policy is in force, perhaps another one than before.
+    Policy(Box<Policy>),
     /// Time went by.
     Tick,
 }
@@ -105,12 +123,14 @@ pub enum Event {
 pub enum Action {
     /// The capabilities that came with the request are the load's from now on.
     Adopt(RequestId, Instance),
+    /// Step: ask the depot for a package.
+    Locate(Instance, Wanted),
     /// Step: verify the package and its manifest.
     Verify(Instance, PackageRef),
     /// Step: make a Region for so many bytes, from the requester's Pool.
     CreateOutput(Instance, u64),
-    /// Step: hand the payload to DeepCompression.
-    Submit(Instance, Box<Facts>),
+    /// Step: hand the payload to DeepCompression, with the largest window that policy permits (as a power of two).
+    Submit(Instance, Box<Facts>, u8),
     /// Step: fetch the verdict of the job.
     Collect(Instance, u64),
     /// Step: copy the payload into the output Region.
@@ -142,11 +162,15 @@ impl Done {
     /// Whether a step of this stage brings such a thing.
     pub(crate) const fn belongs_to(&self, stage: Stage) -> bool {
         match self {
+            Self::Located(_) => matches!(stage, Stage::Locating),
             Self::Verified(_) => matches!(stage, Stage::Verifying),
             Self::Submitted(_) => matches!(stage, Stage::Submitting),
             Self::Created(_) => matches!(stage, Stage::Creating),
             Self::NotReady => matches!(stage, Stage::Collecting),
-            Self::Plain => !matches!(stage, Stage::Verifying | Stage::Submitting | Stage::Creating),
+            Self::Plain => !matches!(
+                stage,
+                Stage::Locating | Stage::Verifying | Stage::Queued | Stage::Submitting | Stage::Creating
+            ),
         }
     }
 }

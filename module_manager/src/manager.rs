@@ -3,15 +3,16 @@
 //! The binary carries the actions out and reports each step's result as another event. What exists for a load is
 //! recorded in [`Held`]; whatever way a load ends, each of these is released once, and each request gets one reply.
 
-use crate::catalogue::{PackageRef, choose};
+use crate::catalogue::{Origin, PackageRef};
+use crate::entry::Entry;
 use crate::event::{Action, Done, Event, Held, Instance, RequestId};
 use crate::facts::{Facts, Provider, check_dependencies};
-use crate::scope::Scope;
+use crate::scope;
+use crate::search::Search;
 use crate::stage::{Illegal, Next, Stage, Trigger};
-use alloc::boxed::Box;
 use alloc::vec::Vec;
-use sila_abi::manifest::Codec;
-use sila_abi::protocol::module_manager::{Failure, Load, LoadError, Loaded, ModuleRecord};
+use sila_abi::policy::LoadScope;
+use sila_abi::protocol::module_manager::{Failure, Load, LoadError, ModuleRecord};
 use sila_abi::protocol::wire::FIRST_INSTANCE;
 use sila_abi::record::Version;
 
@@ -21,30 +22,8 @@ pub const MAX_MODULES: usize = 32;
 pub const MAX_LOADS: usize = 4;
 /// The most requests that share one load.
 pub const MAX_WAITERS: usize = 4;
-/// How long a decompression may take, in nanoseconds.
-pub const DECOMPRESSION_LIMIT: u64 = 30_000_000_000;
 /// The cause of an end by `Stop`, as ProcessStatus numbers it.
 const TERMINATED: u64 = 2;
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Entry {
-    instance: Instance,
-    requester: u64,
-    target: Load,
-    package: PackageRef,
-    stage: Stage,
-    facts: Option<Box<Facts>>,
-    process: u64,
-    job: u64,
-    held: Held,
-    signalled: bool,
-    deadline: Option<u64>,
-    loaders: Vec<RequestId>,
-    stoppers: Vec<RequestId>,
-    failure: Option<Failure>,
-    cause: u64,
-    code: u64,
-}
 
 /// The whole state of ModuleManager.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,16 +31,31 @@ pub struct Manager {
     packages: Vec<PackageRef>,
     /// The modules that run from boot on.
     resident: Vec<Provider>,
+    /// Who may have what loaded.
+    scopes: Vec<LoadScope>,
+    /// Decompressions at one time.
+    max_decompressions: usize,
+    /// Their largest window, as a power of two.
+    max_window_log: u8,
     /// In order of instance.
     entries: Vec<Entry>,
     next: u64,
 }
 
 impl Manager {
-    /// A manager of these packages, beside the modules that the kernel started.
+    /// A manager of these packages, beside the modules that the kernel started. Until it is told a policy nobody may
+    /// have anything loaded.
     #[must_use]
     pub const fn new(packages: Vec<PackageRef>, resident: Vec<Provider>) -> Self {
-        Self { packages, resident, entries: Vec::new(), next: FIRST_INSTANCE }
+        Self {
+            packages,
+            resident,
+            scopes: Vec::new(),
+            max_decompressions: 1,
+            max_window_log: 0,
+            entries: Vec::new(),
+            next: FIRST_INSTANCE,
+        }
     }
 
     /// Takes one event and says what to do about it. A load or a stop is always answered.
@@ -92,12 +86,29 @@ impl Manager {
                     .map_err(as_report)?;
             }
             Event::Died { instance, cause, code } => self.died(now, instance, cause, code, &mut actions)?,
+            Event::Policy(policy) => {
+                self.scopes = policy.scopes.iter().copied().collect();
+                self.max_decompressions = policy.max_decompressions.into();
+                self.max_window_log = policy.max_window_log;
+            }
             Event::Tick => {
                 let passed = |entry: &Entry| entry.deadline.is_some_and(|deadline| deadline <= now);
                 self.each(now, Trigger::Deadline, passed, &mut actions);
             }
         }
+        self.take_turns(now, &mut actions);
         Ok(actions)
+    }
+
+    /// Lets as many loads decompress as policy permits, in their order.
+    fn take_turns(&mut self, now: u64, actions: &mut Vec<Action>) {
+        let busy = self.entries.iter().filter(|entry| entry.stage.is_decompressing()).count();
+        let free = self.max_decompressions.saturating_sub(busy);
+        let window = self.max_window_log;
+        for entry in self.entries.iter_mut().filter(|entry| entry.stage == Stage::Queued).take(free) {
+            entry.enter(now, Stage::Submitting, actions);
+            actions.extend(entry.facts.clone().map(|facts| Action::Submit(entry.instance, facts, window)));
+        }
     }
 
     /// When to come back with [`Event::Tick`].
@@ -129,7 +140,7 @@ impl Manager {
     /// # Errors
     /// [`LoadError::NoScope`] or [`LoadError::NoMoreEntries`].
     pub fn list(&self, requester: u64, cursor: u64) -> Result<ModuleRecord, LoadError> {
-        let scope = Scope::of(requester)?;
+        let scope = scope::of(&self.scopes, requester)?;
         let visible =
             |entry: &&Entry| entry.instance.0 > cursor && (scope.all || entry.requester == requester);
         let entry = self.entries.iter().find(visible).ok_or(LoadError::NoMoreEntries)?;
@@ -162,7 +173,7 @@ impl Manager {
         target: Load,
         actions: &mut Vec<Action>,
     ) -> Result<(), LoadError> {
-        let scope = Scope::of(requester)?;
+        let scope = *scope::of(&self.scopes, requester)?;
         let shares = |entry: &&mut Entry| {
             let plain = target.grant_count() == 0;
             plain && entry.stage.is_loading() && entry.requester == requester && entry.target == target
@@ -175,20 +186,22 @@ impl Manager {
             return Ok(());
         }
         let own = |entry: &&Entry| entry.requester == requester && entry.stage != Stage::Ended;
-        scope.check_request(&target.name, &target.grants, self.entries.iter().filter(own).count())?;
+        let instances = self.entries.iter().filter(own).count();
+        scope::check_request(&scope, &target.name, &target.grants, instances)?;
         if self.entries.iter().filter(|entry| entry.stage.is_loading()).count() >= MAX_LOADS {
             return Err(LoadError::Busy);
         }
-        let package = choose(&self.packages, &target.name, target.version)?;
         self.make_room()?;
         let instance = Instance(self.next);
         self.next = self.next.checked_add(1).ok_or(LoadError::TableFull)?;
-        self.entries.push(Entry {
+        let mut entry = Entry {
             instance,
             requester,
+            search: Search::new(&self.packages, &target),
             target,
-            package,
-            stage: Stage::Verifying,
+            priority: scope.priority,
+            package: None,
+            stage: Stage::Locating,
             facts: None,
             process: 0,
             job: 0,
@@ -200,9 +213,10 @@ impl Manager {
             failure: None,
             cause: 0,
             code: 0,
-        });
+        };
         actions.push(Action::Adopt(request, instance));
-        actions.push(Action::Verify(instance, package));
+        entry.enter(0, Stage::Locating, actions);
+        self.entries.push(entry);
         Ok(())
     }
 
@@ -223,7 +237,7 @@ impl Manager {
         process: u64,
         actions: &mut Vec<Action>,
     ) -> Result<(), LoadError> {
-        let scope = Scope::of(requester)?;
+        let scope = *scope::of(&self.scopes, requester)?;
         let named = |entry: &&mut Entry| entry.process == process && process != 0;
         let entry = self.entries.iter_mut().find(named).ok_or(LoadError::NoSuchProcess)?;
         if !scope.all && entry.requester != requester {
@@ -282,6 +296,9 @@ impl Manager {
     ) -> Result<(), Illegal> {
         let entry = self.entry_mut(instance).ok_or(Illegal::Step)?;
         let stage = entry.stage;
+        if stage == Stage::Locating {
+            return self.located(now, instance, result, actions);
+        }
         let trigger = match (&result, stage) {
             (Err(_), _) => Trigger::Failed,
             (Ok(Done::NotReady), _) => Trigger::NotReady,
@@ -301,7 +318,40 @@ impl Manager {
             // A job that was collected is gone, whatever the verdict.
             entry.held.remove(Held::JOB);
         }
+        if let (Stage::Verifying, Some(failure)) = (stage, failure)
+            && let Some(entry) = self.entry_mut(instance)
+            && entry.is_unfit(failure)
+        {
+            entry.release(Held::PACKAGE, actions);
+            trigger = Trigger::Unfit;
+        }
         self.fire(now, instance, trigger, failure, actions)
+    }
+
+    /// The depot has answered, or is lost: takes its package, or the bundle's.
+    fn located(
+        &mut self,
+        now: u64,
+        instance: Instance,
+        result: Result<Done, Failure>,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), Illegal> {
+        let found = match result {
+            Ok(Done::Located(found)) => Ok(found),
+            Ok(_) => return Err(Illegal::Step),
+            Err(failure) => Err(failure),
+        };
+        let entry = self.entry_mut(instance).ok_or(Illegal::Step)?;
+        if let Ok(Some(_)) = found {
+            entry.held.insert(Held::PACKAGE);
+        }
+        let picked = entry.search.pick(found);
+        entry.package = picked.ok();
+        if entry.package.is_some_and(|package| package.origin == Origin::Bundle) {
+            entry.release(Held::PACKAGE, actions);
+        }
+        let trigger = if picked.is_ok() { Trigger::Done } else { Trigger::Failed };
+        self.fire(now, instance, trigger, picked.err(), actions)
     }
 
     /// Records what a step brought, and checks a verified package against the request.
@@ -320,7 +370,7 @@ impl Manager {
                 entry.process = process;
                 entry.held.insert(Held::PROCESS);
             }
-            Done::NotReady => {}
+            Done::NotReady | Done::Located(_) => {}
             Done::Plain => match entry.stage {
                 Stage::Allocating => entry.held.insert(Held::OUTPUT),
                 Stage::Collecting => entry.held.remove(Held::JOB),
@@ -338,14 +388,14 @@ impl Manager {
         if facts.name != entry.target.name {
             return Err(LoadError::NameMismatch.into());
         }
-        let hinted = entry.target.version.unwrap_or(entry.package.version);
-        if facts.version != hinted {
+        let hinted = entry.target.version.or(entry.package.map(|package| package.version));
+        if hinted != Some(facts.version) {
             return Err(LoadError::VersionMismatch.into());
         }
         if entry.target.digest.is_some_and(|digest| digest != facts.digest) {
             return Err(LoadError::DigestMismatch.into());
         }
-        Scope::of(entry.requester)?.check_kind(facts.kind)?;
+        scope::check_kind(scope::of(&self.scopes, entry.requester)?, facts.kind)?;
         let running = self.entries.iter().filter(|entry| entry.stage == Stage::Running);
         let loaded = running.filter_map(|entry| entry.facts.as_deref()).map(|facts| Provider {
             publisher: facts.publisher,
@@ -386,110 +436,6 @@ impl Manager {
 /// A report from a badge that names no load at all is no better than one out of place.
 const fn as_report(_: Illegal) -> Illegal {
     Illegal::Report
-}
-
-impl Entry {
-    fn is_stored(&self) -> bool {
-        self.facts.as_deref().is_some_and(|facts| facts.codec == Codec::None)
-    }
-
-    /// A load that failed, or was never more than a load, is forgotten when it is over.
-    fn is_over(&self) -> bool {
-        self.stage == Stage::Ended && self.failure.is_some()
-    }
-
-    fn release(&mut self, what: Held, actions: &mut Vec<Action>) {
-        let order = [Held::PROCESS, Held::SOURCES, Held::PROOF, Held::JOB, Held::OUTPUT, Held::GRANTS];
-        for one in order.into_iter().filter(|one| what.contains(*one)) {
-            if self.held.contains(one) {
-                self.held.remove(one);
-                actions.push(Action::Release(self.instance, one, self.job));
-            }
-        }
-    }
-
-    fn enter(&mut self, now: u64, stage: Stage, actions: &mut Vec<Action>) {
-        let again = stage == Stage::Decompressing && self.stage == Stage::Collecting;
-        self.stage = stage;
-        let instance = self.instance;
-        if !again && stage != Stage::Collecting {
-            self.deadline = self.deadline_of(now);
-        }
-        let facts = self.facts.clone();
-        match (stage, facts) {
-            (Stage::Allocating, Some(facts)) => actions.push(Action::CreateOutput(instance, facts.image_len)),
-            (Stage::Submitting, Some(facts)) => actions.push(Action::Submit(instance, facts)),
-            (Stage::Decompressing, _) if self.signalled => {
-                self.signalled = false;
-                self.stage = Stage::Collecting;
-                actions.push(Action::Collect(instance, self.job));
-            }
-            (Stage::Collecting, _) => {
-                self.signalled = false;
-                actions.push(Action::Collect(instance, self.job));
-            }
-            (Stage::Copying, Some(facts)) => actions.push(Action::Copy(instance, facts)),
-            (Stage::Sealing, _) => actions.push(Action::Seal(instance)),
-            (Stage::Proving, _) => actions.push(Action::BuildProof(instance, self.package)),
-            (Stage::Endowing, Some(facts)) => {
-                actions.push(Action::Endow(instance, facts, Box::new(self.target)));
-            }
-            (Stage::Creating, Some(facts)) => {
-                let wished = Scope::of(self.requester).map_or(0, |scope| scope.priority);
-                actions.push(Action::Create(instance, facts.max_priority.min(wished)));
-            }
-            (Stage::Starting, _) => actions.push(Action::Start(instance)),
-            (Stage::Running, Some(facts)) => self.run(&facts, actions),
-            (Stage::Ending, _) => actions.push(Action::Unregister(instance)),
-            (Stage::Ended, _) => self.finish(actions),
-            _ => {}
-        }
-    }
-
-    fn deadline_of(&self, now: u64) -> Option<u64> {
-        let milliseconds = self.facts.as_deref().map_or(0, |facts| facts.init_deadline_ms);
-        match self.stage {
-            Stage::Decompressing => Some(now.saturating_add(DECOMPRESSION_LIMIT)),
-            Stage::Initialising => Some(now.saturating_add(u64::from(milliseconds) * 1_000_000)),
-            _ => None,
-        }
-    }
-
-    fn run(&mut self, facts: &Facts, actions: &mut Vec<Action>) {
-        self.release(Held::GRANTS | Held::PROOF | Held::SOURCES, actions);
-        let loaded = Loaded {
-            process: self.process,
-            version: facts.version,
-            instance: self.instance.0,
-            publisher: facts.publisher,
-            digest: facts.digest,
-        };
-        for request in self.loaders.drain(..) {
-            actions.push(Action::Loaded(request, self.instance, loaded));
-        }
-    }
-
-    fn end(&mut self, actions: &mut Vec<Action>) {
-        self.release(Held::all(), actions);
-        self.enter(0, Stage::Ending, actions);
-    }
-
-    /// Undoes everything. What has run may have registered services: then the replies wait until these are gone.
-    fn fail(&mut self, actions: &mut Vec<Action>) {
-        let ran = self.stage == Stage::Initialising;
-        self.release(Held::all(), actions);
-        self.enter(0, if ran { Stage::Ending } else { Stage::Ended }, actions);
-    }
-
-    fn finish(&mut self, actions: &mut Vec<Action>) {
-        let failure = self.failure.unwrap_or(Failure::new(LoadError::Stopped));
-        for request in self.loaders.drain(..) {
-            actions.push(Action::Refused(request, failure));
-        }
-        for request in self.stoppers.drain(..) {
-            actions.push(Action::Stopped(request));
-        }
-    }
 }
 
 #[cfg(test)]

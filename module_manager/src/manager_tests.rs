@@ -1,23 +1,36 @@
 use super::*;
-use sila_abi::manifest::{Dependency, ModuleKind};
-use sila_abi::record::{Name, VersionRange};
+use crate::event::Found;
+use sila_abi::manifest::{Codec, Dependency, ModuleKind};
+use sila_abi::policy::Policy;
+use sila_abi::protocol::module_manager::Loaded;
+use sila_abi::record::{Bounded, Name, VersionRange};
 use std::collections::BTreeMap;
 
+#[path = "manager_tests/depot.rs"]
+mod depot;
+#[path = "manager_tests/policy.rs"]
+mod policies;
 #[path = "manager_tests/random.rs"]
 mod random;
 #[path = "manager_tests/world.rs"]
 mod world;
 use world::World;
 
-const CONSOLE: u64 = crate::scope::CONSOLE;
-const TESTS: u64 = crate::scope::TESTS;
+const CONSOLE: u64 = 1;
+const TESTS: u64 = 2;
 
 fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
 fn package(module: &str, minor: u16) -> PackageRef {
-    PackageRef { name: name(module), version: Version::new(1, minor, 0), offset: 4096, len: 5000 }
+    PackageRef {
+        origin: Origin::Bundle,
+        name: name(module),
+        version: Version::new(1, minor, 0),
+        offset: 4096,
+        len: 5000,
+    }
 }
 
 fn facts_of(package: &PackageRef) -> Facts {
@@ -35,6 +48,20 @@ fn facts_of(package: &PackageRef) -> Facts {
         max_priority: 50,
         dependencies: Vec::new(),
         requests: Vec::new(),
+    }
+}
+
+fn scope(badge: u64, grants: bool) -> LoadScope {
+    let name = name(if grants { "tests" } else { "console" });
+    LoadScope { name, badge, names: None, agents: true, instances: 24, grants, all: true, priority: 64 }
+}
+
+fn policy() -> Policy {
+    Policy {
+        max_decompressions: 2,
+        max_window_log: 23,
+        scopes: Bounded::from_vec(vec![scope(CONSOLE, false), scope(TESTS, true)]).unwrap(),
+        ..crate::keys::tests::policy()
     }
 }
 
@@ -370,7 +397,7 @@ fn results_that_belong_to_no_step_are_refused() {
     let mut world = World::new();
     world.load(CONSOLE, counter());
     let instance = world.run_to(Stage::Verifying);
-    for done in [Done::Plain, Done::Created(4), Done::Submitted(4), Done::NotReady] {
+    for done in [Done::Plain, Done::Created(4), Done::Submitted(4), Done::NotReady, Done::Located(None)] {
         assert_eq!(world.event(Event::Step { instance, result: Ok(done) }), Err(Illegal::Step));
     }
     let stranger = Instance(1);

@@ -1,6 +1,8 @@
-//! LoadScopes: what a requester may load, by the badge of the capability that it uses (the book, Load protocol).
+//! LoadScopes: what a requester may load, by the badge of the capability that it uses (the book, Load protocol). They
+//! are a part of the signed policy.
 
 use sila_abi::manifest::ModuleKind;
+use sila_abi::policy::{LoadScope, covers};
 use sila_abi::protocol::module_manager::LoadError;
 use sila_abi::record::Name;
 
@@ -13,123 +15,46 @@ pub const REGISTRY: &str = "registry";
 /// Grant name of the Clock.
 pub const CLOCK: &str = "clock";
 
-/// Which names a scope covers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Names {
-    /// All.
-    Any,
-    /// Those that begin so.
-    Prefix(&'static str),
+/// The scope of a badge; without one it may do nothing.
+///
+/// # Errors
+/// [`LoadError::NoScope`].
+pub fn of(scopes: &[LoadScope], badge: u64) -> Result<&LoadScope, LoadError> {
+    scopes.iter().find(|scope| scope.badge == badge).ok_or(LoadError::NoScope)
 }
 
-impl Names {
-    fn cover(self, name: &Name) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Prefix(prefix) => name.as_str().starts_with(prefix),
-        }
+/// Checks a request before anything is read, of a requester who has so many modules.
+///
+/// # Errors
+/// Which rule of the scope it breaks.
+pub fn check_request(
+    scope: &LoadScope,
+    name: &Name,
+    grants: &[Option<Name>],
+    instances: usize,
+) -> Result<(), LoadError> {
+    if scope.names.is_some_and(|prefix| !covers(&prefix, name)) {
+        return Err(LoadError::NameOutsideScope);
     }
+    let reserved = |grant: &Name| RESERVED_GRANTS.contains(&grant.as_str());
+    if grants.iter().flatten().any(|grant| !scope.grants || reserved(grant)) {
+        return Err(LoadError::GrantOutsideScope);
+    }
+    if instances >= usize::from(scope.instances) {
+        return Err(LoadError::TooManyInstances);
+    }
+    Ok(())
 }
 
-/// What a requester may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Scope {
-    /// The badge that stands for it.
-    pub badge: u64,
-    /// Names of modules that it may load.
-    pub names: Names,
-    /// Whether it may load agents, besides services.
-    pub agents: bool,
-    /// How many modules it may have at one time.
-    pub instances: usize,
-    /// Whether it may grant capabilities of its own by name.
-    pub grants: bool,
-    /// Whether it may stop and see the modules of others.
-    pub all: bool,
-    /// The priority of what it loads, unless the manifest's ceiling is lower.
-    pub priority: u8,
-}
-
-/// The badge of the console.
-pub const CONSOLE: u64 = 1;
-/// The badge of the in-guest tests.
-pub const TESTS: u64 = 2;
-/// The badge of the root supervisor.
-pub const SUPERVISOR: u64 = 3;
-
-/// The scopes there are. A badge without a scope may do nothing.
-pub const SCOPES: [Scope; 3] = [
-    Scope {
-        badge: CONSOLE,
-        names: Names::Any,
-        agents: true,
-        instances: 24,
-        grants: false,
-        all: true,
-        priority: 64,
-    },
-    Scope {
-        badge: TESTS,
-        names: Names::Any,
-        agents: true,
-        instances: 24,
-        grants: true,
-        all: true,
-        priority: 64,
-    },
-    Scope {
-        badge: SUPERVISOR,
-        names: Names::Any,
-        agents: true,
-        instances: 8,
-        grants: false,
-        all: true,
-        priority: 96,
-    },
-];
-
-impl Scope {
-    /// The scope of a badge.
-    ///
-    /// # Errors
-    /// [`LoadError::NoScope`].
-    pub fn of(badge: u64) -> Result<&'static Self, LoadError> {
-        SCOPES.iter().find(|scope| scope.badge == badge).ok_or(LoadError::NoScope)
-    }
-
-    /// Checks a request before anything is read.
-    ///
-    /// # Errors
-    /// Which rule it breaks.
-    pub fn check_request(
-        &self,
-        name: &Name,
-        grants: &[Option<Name>],
-        instances: usize,
-    ) -> Result<(), LoadError> {
-        if !self.names.cover(name) {
-            return Err(LoadError::NameOutsideScope);
-        }
-        let reserved = |grant: &Name| RESERVED_GRANTS.contains(&grant.as_str());
-        if grants.iter().flatten().any(|grant| !self.grants || reserved(grant)) {
-            return Err(LoadError::GrantOutsideScope);
-        }
-        if instances >= self.instances {
-            return Err(LoadError::TooManyInstances);
-        }
-        Ok(())
-    }
-
-    /// Checks the kind of a module that was verified.
-    ///
-    /// # Errors
-    /// [`LoadError::NotAProcess`] or [`LoadError::KindOutsideScope`].
-    pub const fn check_kind(&self, kind: ModuleKind) -> Result<(), LoadError> {
-        match kind {
-            ModuleKind::Library | ModuleKind::Model => Err(LoadError::NotAProcess),
-            ModuleKind::Agent if !self.agents => Err(LoadError::KindOutsideScope),
-            ModuleKind::Agent | ModuleKind::Service => Ok(()),
-        }
+/// Checks the kind of a module that was verified.
+///
+/// # Errors
+/// [`LoadError::NotAProcess`] or [`LoadError::KindOutsideScope`].
+pub const fn check_kind(scope: &LoadScope, kind: ModuleKind) -> Result<(), LoadError> {
+    match kind {
+        ModuleKind::Library | ModuleKind::Model => Err(LoadError::NotAProcess),
+        ModuleKind::Agent if !scope.agents => Err(LoadError::KindOutsideScope),
+        ModuleKind::Agent | ModuleKind::Service => Ok(()),
     }
 }
 
@@ -141,47 +66,60 @@ mod tests {
         Name::new(text).unwrap()
     }
 
-    fn narrow() -> Scope {
-        let [console, ..] = SCOPES;
-        Scope { names: Names::Prefix("demo."), agents: false, instances: 2, ..console }
+    fn narrow() -> LoadScope {
+        LoadScope {
+            name: name("narrow"),
+            badge: 7,
+            names: Some(name("demo")),
+            agents: false,
+            instances: 2,
+            grants: false,
+            all: false,
+            priority: 64,
+        }
     }
 
     #[test]
     fn badges_without_a_scope_are_refused() {
-        for badge in [0, 4, 1 << 32, u64::MAX] {
-            assert_eq!(Scope::of(badge), Err(LoadError::NoScope));
+        let scopes = [narrow()];
+        for badge in [0, 6, 8, 1 << 32, u64::MAX] {
+            assert_eq!(of(&scopes, badge), Err(LoadError::NoScope));
         }
-        for scope in SCOPES {
-            assert_eq!(Scope::of(scope.badge).map(|s| s.badge), Ok(scope.badge));
-        }
+        assert_eq!(of(&scopes, 7), Ok(&narrow()));
+        assert_eq!(of(&[], 7), Err(LoadError::NoScope));
     }
 
     #[test]
     fn a_scope_bounds_names_instances_and_grants() {
         let scope = narrow();
-        assert_eq!(scope.check_request(&name("demo.a"), &[], 1), Ok(()));
-        assert_eq!(scope.check_request(&name("other"), &[], 1), Err(LoadError::NameOutsideScope));
-        assert_eq!(scope.check_request(&name("demo.a"), &[], 2), Err(LoadError::TooManyInstances));
+        assert_eq!(check_request(&scope, &name("demo.a"), &[], 1), Ok(()));
+        for other in ["other", "demolition", "dem"] {
+            assert_eq!(check_request(&scope, &name(other), &[], 1), Err(LoadError::NameOutsideScope));
+        }
+        let any = LoadScope { names: None, ..scope };
+        assert_eq!(check_request(&any, &name("other"), &[], 1), Ok(()));
+        assert_eq!(check_request(&scope, &name("demo.a"), &[], 2), Err(LoadError::TooManyInstances));
         let grants = [Some(name("disk"))];
-        assert_eq!(scope.check_request(&name("demo.a"), &grants, 0), Err(LoadError::GrantOutsideScope));
+        assert_eq!(check_request(&scope, &name("demo.a"), &grants, 0), Err(LoadError::GrantOutsideScope));
     }
 
     #[test]
     fn nobody_grants_under_a_reserved_name() {
-        let scope = Scope { grants: true, ..narrow() };
-        assert_eq!(scope.check_request(&name("demo.a"), &[Some(name("disk"))], 0), Ok(()));
+        let scope = LoadScope { grants: true, ..narrow() };
+        assert_eq!(check_request(&scope, &name("demo.a"), &[Some(name("disk"))], 0), Ok(()));
         for reserved in RESERVED_GRANTS {
             let grants = [Some(name("disk")), Some(name(reserved))];
-            assert_eq!(scope.check_request(&name("demo.a"), &grants, 0), Err(LoadError::GrantOutsideScope));
+            assert_eq!(check_request(&scope, &name("demo.a"), &grants, 0), Err(LoadError::GrantOutsideScope));
         }
     }
 
     #[test]
     fn only_processes_of_permitted_kinds_are_loaded() {
         let scope = narrow();
-        assert_eq!(scope.check_kind(ModuleKind::Service), Ok(()));
-        assert_eq!(scope.check_kind(ModuleKind::Agent), Err(LoadError::KindOutsideScope));
-        assert_eq!(scope.check_kind(ModuleKind::Library), Err(LoadError::NotAProcess));
-        assert_eq!(scope.check_kind(ModuleKind::Model), Err(LoadError::NotAProcess));
+        assert_eq!(check_kind(&scope, ModuleKind::Service), Ok(()));
+        assert_eq!(check_kind(&scope, ModuleKind::Agent), Err(LoadError::KindOutsideScope));
+        assert_eq!(check_kind(&LoadScope { agents: true, ..scope }, ModuleKind::Agent), Ok(()));
+        assert_eq!(check_kind(&scope, ModuleKind::Library), Err(LoadError::NotAProcess));
+        assert_eq!(check_kind(&scope, ModuleKind::Model), Err(LoadError::NotAProcess));
     }
 }

@@ -2,14 +2,18 @@
 
 use sila_abi::protocol::module_manager::{LoadError, ModuleState};
 
-/// Where a load, and then its module, stands. The cache's steps will come before `Verifying` (check) and in place of
+/// Where a load, and then its module, stands. The cache's steps will come before `Locating` (check) and in place of
 /// `Creating` (cache, create from cache).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
+    /// The depot is asked for a package.
+    Locating,
     /// The verifier checks package and manifest.
     Verifying,
     /// The output Region is being made.
     Allocating,
+    /// The load waits until policy permits one more decompression.
+    Queued,
     /// The payload is being handed to DeepCompression.
     Submitting,
     /// DeepCompression works.
@@ -47,6 +51,10 @@ pub enum Trigger {
     DoneStored,
     /// The stage's step failed.
     Failed,
+    /// The stage's step failed because of the depot's package, and another one may do.
+    Unfit,
+    /// Policy permits one more decompression.
+    Turn,
     /// There is no verdict yet.
     NotReady,
     /// DeepCompression signalled.
@@ -105,9 +113,11 @@ impl Illegal {
 
 impl Stage {
     /// Every stage, in order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
+        Self::Locating,
         Self::Verifying,
         Self::Allocating,
+        Self::Queued,
         Self::Submitting,
         Self::Decompressing,
         Self::Collecting,
@@ -135,6 +145,12 @@ impl Stage {
         }
     }
 
+    /// Whether a decompression is under way, as policy counts them.
+    #[must_use]
+    pub const fn is_decompressing(self) -> bool {
+        matches!(self, Self::Submitting | Self::Decompressing | Self::Collecting)
+    }
+
     /// Whether the load is under way: neither ready nor over.
     #[must_use]
     pub fn is_loading(self) -> bool {
@@ -153,9 +169,19 @@ impl Stage {
                 _ => Err(Illegal::Step),
             },
             Trigger::Failed => match self {
-                Self::Decompressing | Self::Initialising | Self::Running | Self::Ended => Err(Illegal::Step),
+                Self::Queued | Self::Decompressing | Self::Initialising | Self::Running | Self::Ended => {
+                    Err(Illegal::Step)
+                }
                 Self::Ending => Ok(Next::To(Self::Ended)),
                 _ => Ok(Next::Fail),
+            },
+            Trigger::Unfit => match self {
+                Self::Verifying => Ok(Next::To(Self::Locating)),
+                _ => Err(Illegal::Step),
+            },
+            Trigger::Turn => match self {
+                Self::Queued => Ok(Next::To(Self::Submitting)),
+                _ => Err(Illegal::Step),
             },
             Trigger::NotReady => match self {
                 Self::Collecting => Ok(Next::To(Self::Decompressing)),
@@ -196,8 +222,9 @@ impl Stage {
 
     const fn after_done(self) -> Result<Next, Illegal> {
         Ok(Next::To(match self {
+            Self::Locating => Self::Verifying,
             Self::Verifying => Self::Allocating,
-            Self::Allocating => Self::Submitting,
+            Self::Allocating => Self::Queued,
             Self::Submitting => Self::Decompressing,
             Self::Collecting | Self::Copying => Self::Sealing,
             Self::Sealing => Self::Proving,
@@ -206,7 +233,7 @@ impl Stage {
             Self::Creating => Self::Starting,
             Self::Starting => Self::Initialising,
             Self::Ending => Self::Ended,
-            Self::Decompressing | Self::Initialising | Self::Running | Self::Ended => {
+            Self::Queued | Self::Decompressing | Self::Initialising | Self::Running | Self::Ended => {
                 return Err(Illegal::Step);
             }
         }))
@@ -217,10 +244,12 @@ impl Stage {
 mod tests {
     use super::*;
 
-    const TRIGGERS: [Trigger; 10] = [
+    const TRIGGERS: [Trigger; 12] = [
         Trigger::Done,
         Trigger::DoneStored,
         Trigger::Failed,
+        Trigger::Unfit,
+        Trigger::Turn,
         Trigger::NotReady,
         Trigger::Signal,
         Trigger::Deadline,
@@ -242,7 +271,7 @@ mod tests {
 
     #[test]
     fn every_stage_can_be_reached() {
-        let mut reached = vec![Stage::Verifying];
+        let mut reached = vec![Stage::Locating];
         let mut at = 0;
         while let Some(&stage) = reached.get(at) {
             for trigger in TRIGGERS {
@@ -275,6 +304,8 @@ mod tests {
         for stage in Stage::ALL {
             for trigger in TRIGGERS {
                 match stage.after(trigger) {
+                    Ok(Next::To(Stage::Allocating)) => assert_eq!(stage, Stage::Verifying),
+                    Ok(Next::To(Stage::Verifying)) => assert_eq!(stage, Stage::Locating),
                     Ok(Next::To(Stage::Creating)) => assert_eq!(stage, Stage::Endowing),
                     Ok(Next::To(Stage::Endowing)) => assert_eq!(stage, Stage::Proving),
                     Ok(Next::To(Stage::Proving)) => assert_eq!(stage, Stage::Sealing),

@@ -32,6 +32,8 @@ mod space;
 pub mod system;
 mod text;
 pub mod thread;
+pub mod trust;
+pub mod uart;
 
 pub use error::CallError;
 pub use lock::{Lock, YieldToOthers};

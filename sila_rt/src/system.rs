@@ -99,6 +99,12 @@ pub struct CapabilityRecord {
     pub index: u64,
     /// Capabilities derived from this one.
     pub children: u64,
+    /// The request of the manifest that it was endowed for, counted from 1; 0 if it came otherwise.
+    pub request: u64,
+    /// The rule of the policy that permitted it, counted from 1; 0: the boot manifest.
+    pub rule: u64,
+    /// The sequence of that policy.
+    pub policy: u64,
 }
 
 /// Every capability of a process, by slot.
@@ -109,9 +115,21 @@ pub fn capabilities(control: Slot, process: u64) -> Result<Vec<CapabilityRecord>
     let mut list = Vec::new();
     let mut cursor = 0;
     loop {
-        match op::SystemCapability(control, process, cursor) {
-            Ok(op::Words { words: [slot, object_type, rights, badge, index, children], .. }) => {
-                list.push(CapabilityRecord { slot, object_type, rights, badge, index, children });
+        let mut words = [0; 9];
+        match invoke_long(control, Op::SystemCapability, &[process, cursor], &mut words) {
+            Ok(_) => {
+                let [slot, object_type, rights, badge, index, children, request, rule, policy] = words;
+                list.push(CapabilityRecord {
+                    slot,
+                    object_type,
+                    rights,
+                    badge,
+                    index,
+                    children,
+                    request,
+                    rule,
+                    policy,
+                });
                 if slot <= cursor && cursor != 0 {
                     return Ok(list);
                 }

@@ -7,4 +7,5 @@ pub mod report;
 pub mod run;
 #[cfg(feature = "dilithium5")]
 pub mod second;
+pub mod tool;
 pub mod vectors;

@@ -6,56 +6,9 @@ use boot::pkg::keys::test_keys;
 use boot::pkg::pack::pack_elf;
 use boot::system::{BundleOptions, build};
 use libtest_mimic::{Arguments, Failed, Trial};
+use sila_tests::tool::{Ran, sila, sila_in};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
-
-/// What a run of the tool came to.
-#[derive(Clone, Debug)]
-struct Ran {
-    status: i32,
-    out: String,
-    err: String,
-}
-
-impl Ran {
-    fn want(&self, condition: bool, what: &str) -> Result<(), Failed> {
-        if condition {
-            return Ok(());
-        }
-        Err(format!("{what}\nstatus {}\noutput:\n{}\nerrors:\n{}", self.status, self.out, self.err).into())
-    }
-
-    fn says(&self, text: &str) -> bool {
-        self.out.contains(text) || self.err.contains(text)
-    }
-}
-
-/// The built tool: beside this test's own program.
-fn tool() -> Result<PathBuf> {
-    let here = std::env::current_exe()?;
-    let folder = here.parent().and_then(Path::parent).context("no build folder")?;
-    let tool = folder.join("sila");
-    if !tool.is_file() {
-        let status = Command::new("cargo").args(["build", "-p", "boot", "--bin", "sila"]).status()?;
-        anyhow::ensure!(status.success() && tool.is_file(), "cargo built no {}", tool.display());
-    }
-    Ok(tool)
-}
-
-fn sila(args: &[&str]) -> Result<Ran> {
-    sila_in(Path::new("."), args)
-}
-
-/// Runs the tool in a folder.
-fn sila_in(dir: &Path, args: &[&str]) -> Result<Ran> {
-    let out = Command::new(tool()?).current_dir(dir).args(args).output()?;
-    Ok(Ran {
-        status: out.status.code().unwrap_or(-1),
-        out: String::from_utf8_lossy(&out.stdout).into_owned(),
-        err: String::from_utf8_lossy(&out.stderr).into_owned(),
-    })
-}
 
 fn session() -> Result<&'static Ran, Failed> {
     static SESSION: OnceLock<Result<Ran, String>> = OnceLock::new();
@@ -109,17 +62,10 @@ fn introspection() -> Result<&'static Ran, Failed> {
     SESSION.get_or_init(run).as_ref().map_err(Failed::from)
 }
 
-/// What a command printed: the lines between it and the next prompt.
-fn printed<'a>(ran: &'a Ran, command: &str) -> Vec<&'a str> {
-    let prompt = format!("sila> {command}");
-    let lines = ran.out.lines().skip_while(|line| line.trim() != prompt).skip(1);
-    lines.take_while(|line| !line.starts_with("sila> ")).collect()
-}
-
 fn the_trace_shows_a_load_in_order() -> Result<(), Failed> {
     let ran = introspection()?;
-    ran.want(printed(ran, "trace") == ["no events were recorded"], "nothing is recorded at first")?;
-    let shown = printed(ran, "trace show 1000");
+    ran.want(ran.printed("trace") == ["no events were recorded"], "nothing is recorded at first")?;
+    let shown = ran.printed("trace show 1000");
     let of = |event: &str, part: &str| {
         let found = |line: &&str| line.split_whitespace().any(|word| word == event) && line.contains(part);
         shown.iter().position(found)
@@ -142,7 +88,7 @@ fn the_trace_shows_a_load_in_order() -> Result<(), Failed> {
 
 fn counters_and_capabilities_are_listed() -> Result<(), Failed> {
     let ran = introspection()?;
-    let counted = printed(ran, "counters");
+    let counted = ran.printed("counters");
     let value = |name: &str| {
         let line = counted.iter().find(|line| line.starts_with(name))?;
         line.split_whitespace().last()?.parse::<u64>().ok()
@@ -150,18 +96,18 @@ fn counters_and_capabilities_are_listed() -> Result<(), Failed> {
     ran.want(value("processes made").is_some_and(|made| made >= 6), "five agents and a module were made")?;
     ran.want(value("verifications begun") == Some(1), "one verification was begun")?;
     ran.want(value("trace records written").is_some_and(|n| n > 4), "events were recorded")?;
-    let caps = printed(ran, "caps counter");
+    let caps = ran.printed("caps counter");
     for object in ["Process", "Thread", "Pool", "Endpoint"] {
         ran.want(caps.iter().any(|line| line.contains(object)), &format!("counter should hold a {object}"))?;
     }
-    ran.want(printed(ran, "devices").len() > 4, "devices should be listed")
+    ran.want(ran.printed("devices").len() > 4, "devices should be listed")
 }
 
 fn an_audited_session_says_that_every_rule_holds() -> Result<(), Failed> {
     let ran = introspection()?;
     ran.want(ran.status == 0, "the session should end with status 0")?;
     let sound = |line: &&str| line.ends_with("user pages, every rule holds");
-    ran.want(printed(ran, "audit").iter().any(|line| sound(&line.trim())), "audit should say so")?;
+    ran.want(ran.printed("audit").iter().any(|line| sound(&line.trim())), "audit should say so")?;
     ran.want(
         ran.err.lines().any(|line| line.starts_with("sila: audit: ") && sound(&line)),
         "and the tool at the end",

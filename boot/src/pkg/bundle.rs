@@ -43,6 +43,9 @@ pub struct BundleDescription {
     /// `[[module]]`.
     #[serde(default, rename = "module")]
     pub modules: Vec<ModuleEntry>,
+    /// `[[withhold]]`: modules and grants of included descriptions that do not hold here.
+    #[serde(default, rename = "withhold")]
+    pub withheld: Vec<WithheldEntry>,
     /// `[[package]]`.
     #[serde(default, rename = "package")]
     pub packages: Vec<PackageEntry>,
@@ -117,6 +120,37 @@ pub struct GrantEntry {
     pub badge: u64,
 }
 
+/// `[[withhold]]`: a module that an included description starts, or a grant that it makes, and this one takes back.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WithheldEntry {
+    /// The program of the module.
+    pub program: String,
+    /// Grant name in the module's manifest; left out: the whole module.
+    pub request: Option<String>,
+}
+
+impl WithheldEntry {
+    fn take_from(&self, modules: &mut Vec<ModuleEntry>) -> Result<()> {
+        let size =
+            |modules: &Vec<ModuleEntry>| modules.iter().map(|module| 1 + module.grants.len()).sum::<usize>();
+        let before = size(modules);
+        match &self.request {
+            None => modules.retain(|module| module.program != self.program),
+            Some(request) => {
+                for module in modules.iter_mut().filter(|module| module.program == self.program) {
+                    module.grants.retain(|grant| grant.request != *request);
+                }
+            }
+        }
+        if size(modules) == before {
+            let what = self.request.as_deref().unwrap_or("itself");
+            bail!("nothing gives the program {:?} {what:?}, so it cannot be withheld", self.program);
+        }
+        Ok(())
+    }
+}
+
 /// `[[package]]`: a program that goes into the bundle as a signed and compressed package.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -172,7 +206,10 @@ impl BundleDescription {
         let mut this: Self =
             toml::from_str(&read_text(path)?).with_context(|| format!("in {}", path.display()))?;
         let Some(include) = this.include.take() else { return Ok(this) };
-        let base = Self::load(&path.with_file_name(include))?;
+        let mut base = Self::load(&path.with_file_name(include))?;
+        for withheld in &this.withheld {
+            withheld.take_from(&mut base.modules).with_context(|| format!("in {}", path.display()))?;
+        }
         this.policy = this.policy.or(base.policy);
         this.objects.splice(0..0, base.objects);
         this.modules.splice(0..0, base.modules);

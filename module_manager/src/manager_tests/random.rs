@@ -1,8 +1,15 @@
 use super::*;
+use crate::entry::DECOMPRESSION_LIMIT;
 use proptest::prelude::*;
 
 fn random_step(world: &mut World, op: u8, pick: usize) {
     let steps = world.steps.len();
+    world.depot = match pick % 5 {
+        0 => Some(Ok(None)),
+        1 => Some(Err(LoadError::DepotLost.into())),
+        2 => None,
+        minor => Some(Ok(Some(Found { version: Version::new(minor as u16, 0, 0), len: 9 }))),
+    };
     match op {
         0 => {
             let _ = world.load([CONSOLE, TESTS, 99][pick % 3], counter());

@@ -11,13 +11,17 @@ pub(super) struct World {
     pub steps: Vec<Action>,
     pub processes: BTreeMap<Instance, u64>,
     pub unregistered: Vec<Instance>,
+    /// What the depot answers at once; `None`: it does not.
+    pub depot: Option<Result<Option<Found>, Failure>>,
 }
 
 impl World {
     pub fn new() -> Self {
         let packages = vec![package("counter", 0), package("wasm", 0), package("counter", 3)];
+        let mut manager = Manager::new(packages, Vec::new());
+        manager.handle(1, Event::Policy(Box::new(policy()))).unwrap();
         World {
-            manager: Manager::new(packages, Vec::new()),
+            manager,
             now: 1,
             exists: BTreeMap::new(),
             replies: BTreeMap::new(),
@@ -25,6 +29,7 @@ impl World {
             steps: Vec::new(),
             processes: BTreeMap::new(),
             unregistered: Vec::new(),
+            depot: Some(Ok(None)),
         }
     }
 
@@ -76,7 +81,21 @@ impl World {
         self.asked += 1;
         let request = RequestId(self.asked);
         self.event(Event::Load { request, requester, target: Box::new(target) }).unwrap();
+        self.locate();
         request
+    }
+
+    /// Lets the depot answer what it is asked, if it does.
+    pub fn locate(&mut self) {
+        while let Some(answer) = self.depot
+            && let Some(at) = self.steps.iter().position(|step| matches!(step, Action::Locate(..)))
+        {
+            let instance = instance_of(&self.steps.remove(at));
+            if let Ok(Some(_)) = answer {
+                self.add(instance, Held::PACKAGE);
+            }
+            self.event(Event::Step { instance, result: answer.map(Done::Located) }).unwrap();
+        }
     }
 
     pub fn stop(&mut self, requester: u64, process: u64) -> RequestId {
@@ -90,6 +109,7 @@ impl World {
     pub fn succeed_with(&mut self, change: impl FnOnce(&mut Facts)) {
         let step = self.steps.remove(0);
         let (instance, done) = match step {
+            Action::Locate(instance, _) => (instance, Done::Located(None)),
             Action::Verify(instance, package) => {
                 let mut facts = facts_of(&package);
                 change(&mut facts);
@@ -99,7 +119,8 @@ impl World {
                 self.add(instance, Held::OUTPUT);
                 (instance, Done::Plain)
             }
-            Action::Submit(instance, _) => {
+            Action::Submit(instance, _, window) => {
+                assert_eq!(window, 23);
                 self.add(instance, Held::JOB);
                 (instance, Done::Submitted(instance.0 + 100))
             }
@@ -187,9 +208,10 @@ impl World {
 
 fn instance_of(step: &Action) -> Instance {
     match step {
-        Action::Verify(i, _)
+        Action::Locate(i, _)
+        | Action::Verify(i, _)
         | Action::CreateOutput(i, _)
-        | Action::Submit(i, _)
+        | Action::Submit(i, ..)
         | Action::Collect(i, _)
         | Action::Copy(i, _)
         | Action::Seal(i)

@@ -1,13 +1,15 @@
 //! What the couriers do: everything that may take long, each with a deadline of its own.
 
-use crate::{BUNDLE, DEEP_COMPRESSION, JOB, KEY_RING};
+use crate::depot::Package;
+use crate::{BUNDLE, DEEP_COMPRESSION, JOB, KEY_RING, POLICY};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use module_manager::catalogue::PackageRef;
-use module_manager::check::{Keys, LiveKey, failure, verify};
+use module_manager::check::verify;
 use module_manager::event::{Done, Instance};
-use sila_abi::boot::Bundle;
+use module_manager::keys::Keys;
 use sila_abi::protocol::deep_compression::{self, DecompressionError, Submit};
 use sila_abi::protocol::layout::REGISTRY;
 use sila_abi::protocol::module_manager::{Failure, LoadError};
@@ -17,7 +19,7 @@ use sila_rt::courier::Courier;
 use sila_rt::ipc::{self, Message};
 use sila_rt::slots::{OwnedSlot, make};
 use sila_rt::system::process_create;
-use sila_rt::{CallError, clock, op};
+use sila_rt::{CallError, clock, op, trust};
 
 /// How long DeepCompression or ServiceRegistry may take to answer a call.
 const PATIENCE: u64 = 5 * clock::SECOND;
@@ -75,45 +77,33 @@ pub struct VerifyJob {
     pub instance: Instance,
     /// Its package.
     pub package: PackageRef,
+    /// The Region that it lies in, if that is not the bundle.
+    pub region: Option<Arc<Package>>,
 }
 
 /// The verifier: keeps the decoded keys between its jobs.
 pub fn verifier(bundle: &'static [u8]) -> impl FnMut(VerifyJob) -> (Instance, Outcome) + Send + 'static {
     let mut keys: Option<Keys> = None;
     move |job| {
-        let result = known_keys(&mut keys, bundle).and_then(|keys| verify(bundle, &job.package, keys));
+        let bytes = job.region.as_ref().map_or(bundle, |region| region.bytes());
+        let result = known_keys(&mut keys).and_then(|keys| verify(bytes, &job.package, keys));
         (job.instance, result.map(|facts| Done::Verified(Box::new(facts))))
     }
 }
 
-/// The certificates, decoded at the first call, with the KeyRing's present revocations.
-fn known_keys<'a>(keys: &'a mut Option<Keys>, bundle: &[u8]) -> Result<&'a Keys, Failure> {
-    let live = live_keys().map_err(|_| LoadError::PackageKeyUnknown)?;
-    if keys.is_none() {
-        let parsed = Bundle::parse(bundle).map_err(|_| LoadError::BundleUnreadable)?;
-        *keys = Some(Keys::of_bundle(&parsed).map_err(failure)?);
-    }
-    let keys = keys.as_mut().ok_or(LoadError::BundleUnreadable)?;
-    keys.refresh(live);
-    Ok(keys)
-}
-
-fn live_keys() -> Result<Vec<LiveKey>, CallError> {
-    let mut live = Vec::new();
-    loop {
-        let status = match op::KeyRingStatus(KEY_RING, live.len() as u64) {
-            Ok(status) => status.words,
-            Err(error) if matches!(error.error, Error::NoMoreEntries | Error::InvalidArgument) => {
-                return Ok(live);
-            }
-            Err(error) => return Err(error),
-        };
-        let id = wire::digest_at(&status, 0).unwrap_or_default();
-        live.push(LiveKey { id, revoked: status[4] & 1 != 0 });
-        if live.len() as u64 >= status[5] {
-            return Ok(live);
+/// The keys, read anew whenever the KeyRing has changed.
+fn known_keys(keys: &mut Option<Keys>) -> Result<&mut Keys, Failure> {
+    let unreadable = |error| kernel_failure(LoadError::KeyRingUnreadable, &error);
+    let state = trust::ring_state(KEY_RING).map_err(unreadable)?;
+    if keys.as_ref().is_none_or(|keys| !keys.are_current(&state)) {
+        let ring = trust::ring(KEY_RING).map_err(unreadable)?;
+        let policy = trust::policy(POLICY).map_err(unreadable)?;
+        match keys {
+            Some(keys) => keys.refresh(ring, policy),
+            None => *keys = Some(Keys::new(ring, policy)),
         }
     }
+    keys.as_mut().ok_or(LoadError::KeyRingUnreadable.into())
 }
 
 /// Let the kernel make a process. The capabilities stay with the main thread, which deletes none of them before the
@@ -163,10 +153,12 @@ pub fn kernel_failure(error: LoadError, cause: &CallError) -> Failure {
 
 /// Something to ask of DeepCompression.
 pub enum DecompressJob {
-    /// Take this payload of the bundle.
+    /// Take this payload of the bundle, or of a package from the depot.
     Submit {
         /// The load.
         instance: Instance,
+        /// The package's Region, if that is not the bundle.
+        region: Option<Arc<Package>>,
         /// The words.
         request: Submit,
         /// The output Region.
@@ -191,8 +183,9 @@ pub enum DecompressJob {
 /// The courier to DeepCompression. A cancellation has no outcome.
 pub fn decompress(job: DecompressJob) -> Option<(Instance, Outcome)> {
     match job {
-        DecompressJob::Submit { instance, request, output, notification } => {
-            Some((instance, submit(&request, output, notification)))
+        DecompressJob::Submit { instance, region, request, output, notification } => {
+            let source = region.as_ref().map_or(BUNDLE, |region| region.slot());
+            Some((instance, submit(&request, source, output, notification)))
         }
         DecompressJob::Collect { instance, job } => {
             let result = match ask(&Message::with(deep_compression::COLLECT, &[job])) {
@@ -211,12 +204,12 @@ pub fn decompress(job: DecompressJob) -> Option<(Instance, Outcome)> {
     }
 }
 
-fn submit(request: &Submit, output: Slot, notification: Slot) -> Outcome {
+fn submit(request: &Submit, source: Slot, output: Slot, notification: Slot) -> Outcome {
     let lend = |slot: Slot, rights: Rights| {
         let rights = u64::from((rights | Rights::COPY).bits());
         make(|dst| op::CapCopy(slot, dst, rights)).map_err(|e| kernel_failure(LoadError::OutputRefused, &e))
     };
-    let source = lend(BUNDLE, Rights::READ)?;
+    let source = lend(source, Rights::READ)?;
     let output = lend(output, Rights::READ | Rights::WRITE)?;
     let notification = lend(notification, Rights::SEND)?;
     let message = Message::with(deep_compression::SUBMIT, &request.to_words())

@@ -1,4 +1,4 @@
-//! The event loop around [`module_manager::manager`]: one thread that blocks only in `recv`, and four couriers.
+//! The event loop around [`module_manager::manager`]: one thread that blocks only in `recv`, and five couriers.
 #![no_std]
 #![no_main]
 #![forbid(unsafe_code)]
@@ -6,6 +6,7 @@
 extern crate alloc;
 
 mod couriers;
+mod depot;
 mod server;
 mod steps;
 
@@ -34,6 +35,10 @@ pub const KEY_RING: Slot = Slot(FIRST_OTHER.0 + 2);
 pub const JOB: Slot = Slot(FIRST_OTHER.0 + 3);
 /// The boot bundle.
 pub const BUNDLE: Slot = Slot(FIRST_OTHER.0 + 4);
+/// The system's policy.
+pub const POLICY: Slot = Slot(FIRST_OTHER.0 + 6);
+/// The depot, if this system has one.
+pub const DEPOT: Slot = Slot(FIRST_OTHER.0 + 5);
 
 /// The most bytes that the bundle may have.
 const MAX_BUNDLE: usize = 1 << 30;
@@ -64,7 +69,9 @@ fn start() -> Result<Server, (u64, &'static str)> {
     });
     let manager = Manager::new(packages(&parsed), resident.collect());
     let done = bound_notification().map_err(kernel("no notification for the couriers"))?;
-    Server::new(manager, bundle, done).map_err(kernel("a courier did not start"))
+    let mut server = Server::new(manager, bundle, done).map_err(kernel("a courier did not start"))?;
+    server.follow_policy().map_err(kernel("the policy cannot be read"))?;
+    Ok(server)
 }
 
 /// The bundle, mapped for as long as the process lives. It is sealed: the slice never changes.

@@ -1,11 +1,12 @@
 //! The loop: events come in, actions go out.
 
-use crate::ENDPOINT;
 use crate::couriers::{
     CreateJob, DIED, DecompressJob, Outcome, Queue, SIGNALLED, VerifyJob, create, decompress, unregister,
     verifier,
 };
+use crate::depot::{self, LocateJob, locate};
 use crate::steps::Resources;
+use crate::{ENDPOINT, KEY_RING, POLICY};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use module_manager::event::{Action, Done, Event, Held, Instance, RequestId};
@@ -19,12 +20,15 @@ use sila_abi::syscall::FOREVER;
 use sila_abi::{Error, ObjectType, Rights, Slot};
 use sila_rt::ipc::{Incoming, Message, Received, Reply, recv};
 use sila_rt::slots::{Caps, OwnedSlot};
-use sila_rt::{CallError, clock, op};
+use sila_rt::{CallError, clock, op, trust};
 
 const VERIFIED: u64 = 1 << 0;
 const CREATED: u64 = 1 << 1;
 const DECOMPRESSED: u64 = 1 << 2;
 const UNREGISTERED: u64 = 1 << 3;
+const LOCATED: u64 = 1 << 4;
+/// The kernel's flag for records that were installed.
+const TRUST: u64 = 1 << 10;
 /// Capabilities that a request may carry.
 const REQUEST_CAPS: u8 = 4;
 
@@ -48,6 +52,7 @@ pub struct Server {
     pending: BTreeMap<RequestId, Pending>,
     requests: u64,
     events: VecDeque<Event>,
+    locator: Queue<LocateJob, (Instance, depot::Outcome)>,
     verifier: Queue<VerifyJob, (Instance, Outcome)>,
     kernel: Queue<CreateJob, Created>,
     decompressor: Queue<DecompressJob, Option<(Instance, Outcome)>>,
@@ -65,11 +70,28 @@ impl Server {
             pending: BTreeMap::new(),
             requests: 0,
             events: VecDeque::new(),
+            locator: Queue::start(8, notification, LOCATED, locate)?,
             verifier: Queue::start(64, notification, VERIFIED, verifier(bundle))?,
             kernel: Queue::start(8, notification, CREATED, create)?,
             decompressor: Queue::start(8, notification, DECOMPRESSED, decompress)?,
             registrar: Queue::start(8, notification, UNREGISTERED, unregister)?,
         })
+    }
+
+    /// Takes the policy in force over, from now on whenever the kernel says that records were installed.
+    pub fn follow_policy(&mut self) -> Result<(), CallError> {
+        op::KeyRingWatch(KEY_RING, self.notification, TRUST)?;
+        let policy = trust::policy(POLICY)?;
+        self.events.push_back(Event::Policy(Box::new(policy)));
+        self.settle();
+        Ok(())
+    }
+
+    /// A policy that can't be read leaves the one before it in force here; the kernel enforces the new one.
+    fn read_policy(&mut self) {
+        if let Ok(policy) = trust::policy(POLICY) {
+            self.events.push_back(Event::Policy(Box::new(policy)));
+        }
     }
 
     /// Serves for ever; returns an exit code when receiving fails.
@@ -164,6 +186,11 @@ impl Server {
     }
 
     fn flags(&mut self, flags: u64) {
+        if flags & LOCATED != 0
+            && let Some((instance, result)) = self.locator.take()
+        {
+            self.located(instance, result);
+        }
         if flags & VERIFIED != 0
             && let Some((instance, result)) = self.verifier.take()
         {
@@ -190,6 +217,20 @@ impl Server {
         if flags & DIED != 0 {
             self.look_for_ended();
         }
+        if flags & TRUST != 0 {
+            self.read_policy();
+        }
+    }
+
+    fn located(&mut self, instance: Instance, result: depot::Outcome) {
+        let result = result.map(|package| {
+            let found = package.as_ref().map(|package| package.found());
+            if let (Some(load), Some(package)) = (self.loads.get_mut(&instance), package) {
+                load.keep_package(package);
+            }
+            Done::Located(found)
+        });
+        self.events.push_back(Event::Step { instance, result });
     }
 
     fn created(&mut self, instance: Instance, result: Result<(OwnedSlot, u64), Failure>) {
@@ -220,9 +261,13 @@ impl Server {
                     self.loads.insert(instance, Resources::adopt(pending.pool.take(), grants));
                 }
             }
-            Action::Verify(instance, package) => self.verifier.push(VerifyJob { instance, package }),
+            Action::Locate(instance, wanted) => self.locator.push(LocateJob { instance, wanted }),
+            Action::Verify(instance, package) => {
+                let region = self.loads.get(&instance).and_then(Resources::package);
+                self.verifier.push(VerifyJob { instance, package, region });
+            }
             Action::CreateOutput(instance, bytes) => self.step(instance, |load, _| load.create_output(bytes)),
-            Action::Submit(instance, facts) => self.submit(instance, &facts),
+            Action::Submit(instance, facts, window) => self.submit(instance, &facts, window),
             Action::Collect(instance, job) => {
                 self.decompressor.push(DecompressJob::Collect { instance, job })
             }
@@ -263,18 +308,21 @@ impl Server {
         self.events.push_back(Event::Step { instance, result });
     }
 
-    fn submit(&mut self, instance: Instance, facts: &Facts) {
+    fn submit(&mut self, instance: Instance, facts: &Facts, max_window_log: u8) {
         let request = Submit {
             offset: facts.payload_offset,
             len: facts.payload_len,
             output_len: facts.image_len,
             flags: SIGNALLED,
             background: false,
+            max_window_log,
         };
         let notification = self.notification;
-        match self.resources(instance).and_then(|load| load.output()) {
-            Ok(output) => {
-                self.decompressor.push(DecompressJob::Submit { instance, request, output, notification });
+        let ready = self.resources(instance).and_then(|load| Ok((load.output()?, load.package())));
+        match ready {
+            Ok((output, region)) => {
+                let job = DecompressJob::Submit { instance, region, request, output, notification };
+                self.decompressor.push(job);
             }
             Err(failure) => self.events.push_back(Event::Step { instance, result: Err(failure) }),
         }

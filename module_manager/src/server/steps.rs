@@ -2,6 +2,8 @@
 
 use crate::ENDPOINT;
 use crate::couriers::{CreateJob, DIED, Outcome, kernel_failure};
+use crate::depot::Package;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use module_manager::catalogue::PackageRef;
 use module_manager::check::proof_of;
@@ -22,6 +24,7 @@ const TERMINATED: u64 = 0;
 pub struct Resources {
     pool: Option<OwnedSlot>,
     grants: [Option<OwnedSlot>; MAX_NAMED_GRANTS],
+    package: Option<Arc<Package>>,
     output: Option<OwnedSlot>,
     proof: Option<OwnedSlot>,
     sources: Vec<(u16, OwnedSlot)>,
@@ -49,6 +52,21 @@ impl Resources {
         slot_of(&self.output, LoadError::OutputRefused)
     }
 
+    /// Keeps the depot's package.
+    pub fn keep_package(&mut self, package: Arc<Package>) {
+        self.package = Some(package);
+    }
+
+    /// The depot's package; `None` if the bundle's is loaded.
+    pub fn package(&self) -> Option<Arc<Package>> {
+        self.package.clone()
+    }
+
+    /// What the package lies in.
+    fn package_source<'a>(&'a self, bundle: &'a [u8]) -> &'a [u8] {
+        self.package.as_ref().map_or(bundle, |package| package.bytes())
+    }
+
     /// The process.
     pub fn process(&self) -> Option<Slot> {
         self.process.as_ref().map(OwnedSlot::slot)
@@ -71,7 +89,8 @@ impl Resources {
     /// Copies a payload without codec into the output Region.
     pub fn copy(&self, bundle: &[u8], facts: &Facts) -> Outcome {
         let range = usize::try_from(facts.payload_offset).ok().zip(usize::try_from(facts.payload_len).ok());
-        let payload = range.and_then(|(start, len)| bundle.get(start..start.checked_add(len)?));
+        let payload =
+            range.and_then(|(start, len)| self.package_source(bundle).get(start..start.checked_add(len)?));
         let payload = payload.ok_or(LoadError::BundleUnreadable)?;
         let output = self.output()?;
         let rights = (Rights::READ | Rights::WRITE).bits();
@@ -92,7 +111,7 @@ impl Resources {
 
     /// A Region with the proof, for the kernel to read once.
     pub fn build_proof(&mut self, bundle: &[u8], package: &PackageRef) -> Outcome {
-        let proof = proof_of(bundle, package)?;
+        let proof = proof_of(self.package_source(bundle), package)?;
         let mut region = OwnRegion::new(proof.len()).map_err(refused(LoadError::ProofRefused))?;
         proof.write(region.bytes_mut()).map_err(|_| LoadError::PackageMalformed)?;
         self.proof = Some(region.seal().map_err(refused(LoadError::ProofRefused))?);
@@ -182,6 +201,9 @@ impl Resources {
         {
             // Whoever else still has it loses it.
             let _ = op::CapRevoke(output.slot());
+        }
+        if what.contains(Held::PACKAGE) {
+            self.package = None;
         }
         if what.contains(Held::GRANTS) {
             self.pool = None;

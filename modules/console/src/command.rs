@@ -37,6 +37,21 @@ pub enum Command {
     Modules,
     /// List the registered services.
     Services,
+    /// List whose signatures count.
+    Keys,
+    /// List the floors.
+    Floors,
+    /// Show the policy.
+    Policy,
+    /// List what the depot keeps.
+    Depot,
+    /// Let the depot give a package up.
+    DepotRemove {
+        /// Which.
+        name: Name,
+        /// Its version.
+        version: Version,
+    },
     /// Load a module.
     Load {
         /// Which.
@@ -86,6 +101,11 @@ pub const HELP: &[(&str, &str)] = &[
     ("audit", "walk every page table (in systems started with --audit-mappings, and test systems)"),
     ("modules", "list the modules that were loaded"),
     ("services", "list the registered services"),
+    ("keys", "list the publishers' keys, the root set, what is revoked and what runs in spite of it"),
+    ("floors", "list the lowest security versions that are loaded"),
+    ("policy", "show the policy: limits, rules, load scopes"),
+    ("depot", "list the packages that were pushed into the system"),
+    ("depot remove NAME@VERSION", "let the depot give this package up"),
     ("load NAME[@VERSION]", "load a module: the newest version, or that one"),
     ("stop ID", "stop the module in this process"),
     ("call SERVICE WORDS…", "call a service; @fib, @spin or @trap passes a WebAssembly program"),
@@ -113,10 +133,14 @@ pub fn parse(line: &str) -> Result<Command, String> {
         "modules" => plain(Command::Modules),
         "services" => plain(Command::Services),
         "uptime" => plain(Command::Uptime),
+        "keys" => plain(Command::Keys),
+        "floors" => plain(Command::Floors),
+        "policy" => plain(Command::Policy),
         "log" => plain(Command::Log),
         "poweroff" => plain(Command::PowerOff),
         "caps" => process(arguments).map(Command::Caps),
         "stop" => process_id(verb, arguments).map(Command::Stop),
+        "depot" => depot(arguments),
         "load" => load(arguments),
         "call" => call(arguments),
         _ => Err(format!("no command is called `{verb}`; `help` lists them")),
@@ -178,17 +202,35 @@ fn name(verb: &str, what: &str, text: &str) -> Result<Name, String> {
 }
 
 fn load(arguments: &[&str]) -> Result<Command, String> {
-    let [module] = arguments else { return Err("load: takes one module: load NAME[@VERSION]".into()) };
-    let (text, version) = match module.split_once('@') {
-        None => (*module, None),
+    let [given] = arguments else { return Err("load: takes one module: load NAME[@VERSION]".into()) };
+    let (name, version) = module("load", given)?;
+    Ok(Command::Load { name, version })
+}
+
+fn depot(arguments: &[&str]) -> Result<Command, String> {
+    const FORM: &str = "depot: takes nothing, or `remove NAME@VERSION`";
+    match arguments {
+        [] => Ok(Command::Depot),
+        ["remove", given] => match module("depot", given)? {
+            (name, Some(version)) => Ok(Command::DepotRemove { name, version }),
+            (name, None) => Err(format!("depot: which version of `{name}`? depot remove {name}@VERSION")),
+        },
+        _ => Err(FORM.into()),
+    }
+}
+
+/// `NAME[@VERSION]`.
+fn module(verb: &str, given: &str) -> Result<(Name, Option<Version>), String> {
+    let (text, version) = match given.split_once('@') {
+        None => (given, None),
         Some((text, version)) => {
             let version = Version::parse(version).ok_or_else(|| {
-                format!("load: `{version}` is not a version (three numbers, such as 1.0.2)")
+                format!("{verb}: `{version}` is not a version (three numbers, such as 1.0.2)")
             })?;
             (text, Some(version))
         }
     };
-    Ok(Command::Load { name: name("load", "module", text)?, version })
+    Ok((name(verb, "module", text)?, version))
 }
 
 fn call(arguments: &[&str]) -> Result<Command, String> {
@@ -223,6 +265,7 @@ mod tests {
                 .replace("ID|NAME", "7")
                 .replace("ID", "7")
                 .replace("NAME[@VERSION]", "counter")
+                .replace("NAME@VERSION", "counter@1.2.3")
                 .replace("SERVICE", "wasm")
                 .replace("[show [N]]", "show 20")
                 .replace("[KINDS…]", "call reply");
@@ -230,6 +273,23 @@ mod tests {
         }
         assert_eq!(parse("  ps  "), Ok(Command::Ps));
         assert_eq!(parse("   "), Ok(Command::Nothing));
+    }
+
+    #[test]
+    fn depot_lists_or_removes_one_version() {
+        assert_eq!(parse("depot"), Ok(Command::Depot));
+        let version = Version::new(1, 2, 3);
+        assert_eq!(parse("depot remove a@1.2.3"), Ok(Command::DepotRemove { name: name("a"), version }));
+        for (line, part) in [
+            ("depot remove a", "which version of `a`"),
+            ("depot remove a@1", "not a version"),
+            ("depot remove A@1.2.3", "cannot name a module"),
+            ("depot remove", "NAME@VERSION"),
+            ("depot clear", "NAME@VERSION"),
+        ] {
+            let error = parse(line).unwrap_err();
+            assert!(error.contains(part), "{line}: {error}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The console: a line editor on the serial port, and the commands that people type there.
 //!
-//! Editor, command reader, tables and the serial port's driver are pure and tested on the host; [`system`] asks the
+//! Editor, command reader and tables are pure and tested on the host; [`system`] asks the
 //! kernel and the other processes, [`session`] is the loop around all of it.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
@@ -9,6 +9,7 @@ extern crate alloc;
 
 pub mod command;
 pub mod demo;
+pub mod depot;
 pub mod devices;
 pub mod editor;
 pub mod render;
@@ -17,4 +18,4 @@ pub mod slots;
 pub mod system;
 pub mod table;
 pub mod trace;
-pub mod uart;
+pub mod trust;

@@ -5,6 +5,7 @@ use crate::table::{Align, Table};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use sila_rt::sila_abi::policy::Policy;
 use sila_rt::sila_abi::protocol::module_manager::{Failure, LoadError, Loaded, ModuleRecord};
 use sila_rt::sila_abi::protocol::registry::Service;
 use sila_rt::sila_abi::protocol::wire::FIRST_INSTANCE;
@@ -119,9 +120,34 @@ pub fn rights(word: u64) -> String {
     if names.is_empty() { "none".into() } else { names.join(" ") }
 }
 
+/// Whence a capability came: the rule that permitted the request which it was endowed for. The name of a rule is known
+/// while its policy is in force.
+fn rule(record: &CapabilityRecord, policy: Option<&Policy>) -> String {
+    let place = match (record.request, record.rule) {
+        (0, _) => return "-".into(),
+        (_, 0) => return "boot manifest".into(),
+        (_, number) => number,
+    };
+    let in_force = policy.filter(|policy| policy.sequence == record.policy);
+    let index = usize::try_from(place - 1).unwrap_or(usize::MAX);
+    match in_force.and_then(|policy| policy.rules.get(index)) {
+        Some(rule) => rule.name.to_string(),
+        None => format!("rule {place} of policy {}", record.policy),
+    }
+}
+
 /// The table of `caps`.
-pub fn capabilities(records: &[CapabilityRecord]) -> String {
-    let columns = [(R, "SLOT"), (L, "OBJECT"), (R, "INDEX"), (R, "BADGE"), (R, "CHILDREN"), (L, "RIGHTS")];
+pub fn capabilities(records: &[CapabilityRecord], policy: Option<&Policy>) -> String {
+    let columns = [
+        (R, "SLOT"),
+        (L, "OBJECT"),
+        (R, "INDEX"),
+        (R, "BADGE"),
+        (R, "CHILDREN"),
+        (R, "REQUEST"),
+        (L, "RULE"),
+        (L, "RIGHTS"),
+    ];
     let mut table = Table::new(&columns);
     for record in records {
         let object = u8::try_from(record.object_type).ok().and_then(ObjectType::from_number);
@@ -131,6 +157,8 @@ pub fn capabilities(records: &[CapabilityRecord]) -> String {
             record.index.to_string(),
             badge(record.badge),
             record.children.to_string(),
+            if record.request == 0 { "-".into() } else { record.request.to_string() },
+            rule(record, policy),
             rights(record.rights),
         ]);
     }

@@ -78,11 +78,40 @@ fn caps_show_types_and_badges() {
         badge,
         index: 3,
         children: 1,
+        request: 0,
+        rule: 0,
+        policy: 0,
     };
     let endpoint = ObjectType::Endpoint as u64;
-    let shown = capabilities(&[record(endpoint, 5), record(endpoint, FIRST_INSTANCE + 2), record(99, 0)]);
+    let records = [record(endpoint, 5), record(endpoint, FIRST_INSTANCE + 2), record(99, 0)];
+    let shown = capabilities(&records, None);
     assert!(shown.contains("Endpoint") && shown.contains("instance 2") && shown.contains('?'));
     assert_eq!(shown.lines().count(), 4);
+}
+
+#[test]
+fn caps_name_the_request_and_the_rule_that_gave_them() {
+    let record = |request, rule, policy| CapabilityRecord {
+        slot: 6,
+        object_type: ObjectType::Pool as u64,
+        rights: Rights::READ.bits().into(),
+        badge: 0,
+        index: 3,
+        children: 1,
+        request,
+        rule,
+        policy,
+    };
+    let policy = crate::trust::tests::policy();
+    let shown = |record| {
+        let text = capabilities(&[record], Some(&policy));
+        text.lines().nth(1).map(String::from).unwrap()
+    };
+    assert!(shown(record(4, 1, policy.sequence)).contains("      4  pool  read"));
+    assert!(shown(record(4, 1, policy.sequence - 1)).contains("rule 1 of policy 76"));
+    assert!(shown(record(4, 200, policy.sequence)).contains("rule 200 of policy 77"));
+    assert!(shown(record(4, 0, 0)).contains("boot manifest"));
+    assert!(shown(record(0, 0, 0)).contains("      -  -     read"));
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! The console's loop: serial port, line editor, commands.
 
 use crate::command::{self, Command};
+use crate::depot;
 use crate::editor::Editor;
 use crate::render;
 use crate::slots::{COM1, CONTROL, IRQ};
 use crate::system::{self, Outcome};
-use crate::uart::{Ports, Uart};
+use crate::trust;
 use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::String;
@@ -13,27 +14,14 @@ use alloc::vec::Vec;
 use sila_rt::sila_abi::Slot;
 use sila_rt::sila_abi::protocol::layout::OWN_POOL;
 use sila_rt::sila_abi::syscall::FOREVER;
+use sila_rt::uart::{PortSpace, Uart};
 use sila_rt::{CallError, ipc, lifecycle, op, slots};
 
 /// The flag that the serial port's interrupt sets.
 const INPUT: u64 = 1;
 
-/// The serial port's registers, through the IoPorts capability.
-struct Com1;
-
-impl Ports for Com1 {
-    fn read(&mut self, offset: u16) -> u8 {
-        op::PortRead(COM1, offset.into(), 1).map_or(0xff, |result| result.words[0] as u8)
-    }
-
-    fn write(&mut self, offset: u16, value: u8) {
-        // A refused write shows as a port that gets stuck.
-        let _ = op::PortWrite(COM1, offset.into(), 1, value.into());
-    }
-}
-
 struct Session {
-    uart: Uart<Com1>,
+    uart: Uart<PortSpace>,
     editor: Editor,
     input: VecDeque<u8>,
     notification: Slot,
@@ -73,7 +61,7 @@ impl Session {
         op::SystemReleaseSerial(CONTROL)?;
         op::IrqBind(IRQ, notification, INPUT)?;
         Ok(Session {
-            uart: Uart::new(Com1),
+            uart: Uart::new(PortSpace(COM1)),
             editor: Editor::new(),
             input: VecDeque::new(),
             notification,
@@ -133,6 +121,11 @@ impl Session {
             Command::Audit => system::audit(),
             Command::Modules => system::modules(),
             Command::Services => system::services(),
+            Command::Keys => trust::keys(),
+            Command::Floors => trust::floors(),
+            Command::Policy => trust::policy(),
+            Command::Depot => depot::list(),
+            Command::DepotRemove { name, version } => depot::remove(&name, version),
             Command::Load { name, version } => system::load(&name, version),
             Command::Stop(process) => system::stop(process),
             Command::Call { service, text, program } => system::call(&service, &text, program),

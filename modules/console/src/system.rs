@@ -25,18 +25,18 @@ use sila_rt::slots::OwnedSlot;
 use sila_rt::system::{self, Audit};
 
 /// How long the console waits for an answer about what is there already.
-const QUERY: u64 = 10 * SECOND;
+pub(crate) const QUERY: u64 = 10 * SECOND;
 /// How long a load or a stop may take.
 const LOAD: u64 = 180 * SECOND;
 /// How long a service's call may take.
 const CALL: u64 = 120 * SECOND;
 /// The most entries of a list that are asked for.
-const MAX_LIST: usize = 4096;
+pub(crate) const MAX_LIST: usize = 4096;
 
 /// What a command prints, or the sentence that says why it failed.
 pub type Outcome = Result<String, String>;
 
-fn refused(command: &str, what: &str, error: CallError) -> String {
+pub(crate) fn refused(command: &str, what: &str, error: CallError) -> String {
     match error.error {
         Error::Timeout => format!("{command}: {what} did not answer in time"),
         _ => format!("{command}: {what} could not be asked: {error}"),
@@ -58,7 +58,7 @@ pub fn caps(process: &Process) -> Outcome {
     })?;
     let records = system::capabilities(CONTROL, process)
         .map_err(|error| format!("caps: process {process} ({name}) could not be listed: {error}"))?;
-    Ok(render::capabilities(&records))
+    Ok(render::capabilities(&records, crate::trust::in_force().as_ref()))
 }
 
 /// `mem`.

@@ -56,6 +56,8 @@ pub const NOTHING: Slot = Slot(46);
 pub const SCREEN: Slot = Slot(47);
 /// The kernel's policy.
 pub const POLICY: Slot = Slot(48);
+/// The depot's endpoint, to receive from.
+pub const DEPOT: Slot = Slot(49);
 /// An empty slot that no test fills for long.
 pub const EMPTY: Slot = Slot(63);
 

@@ -11,6 +11,7 @@ mod caps;
 mod child;
 mod control;
 mod creating;
+mod depot;
 mod durable;
 mod exhaustion;
 mod failing;
@@ -38,6 +39,7 @@ mod transfer;
 use handover::{deaths, deposits, moving, refusals, states};
 
 pub use child::{Child, End};
+pub use depot::stand_in_for_the_depot;
 pub use lab::{Failure, Lab, Outcome, report};
 
 use alloc::string::String;
@@ -204,6 +206,11 @@ pub const TESTS: &[Test] = tests! {
         a_process_starts_once
         priorities_above_the_ceiling_are_refused
         enumeration_shows_the_live_processes;
+    depot:
+        a_package_of_the_depot_that_could_still_change_is_not_read
+        a_depot_that_lies_fails_only_loads_that_need_it
+        rubbish_of_the_depot_is_tried_a_few_times_and_no_more
+        an_exact_version_of_the_bundle_is_loaded_without_the_depot;
     loading:
         counter_loads_and_counts
         wasm_loads_and_runs_a_program

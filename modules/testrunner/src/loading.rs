@@ -25,7 +25,7 @@ const FIB: &[u8] =
 
 /// A module that this test loaded; stopped when dropped.
 pub(crate) struct Module {
-    loaded: Loaded,
+    pub loaded: Loaded,
     _process: Option<OwnedSlot>,
 }
 
@@ -35,7 +35,7 @@ impl Drop for Module {
     }
 }
 
-fn load_with(load: &Load, pool: bool) -> Result<Result<Module, LoadFailure>, Failure> {
+pub(crate) fn load_with(load: &Load, pool: bool) -> Result<Result<Module, LoadFailure>, Failure> {
     let request = Message::with(LOAD, &load.to_words());
     let request = if pool { request.cap(POOL) } else { request };
     let request = load.grants.iter().flatten().fold(request, |request, _| request.cap(CLOCK));

@@ -42,6 +42,10 @@ fn run(lab: &Lab) -> bool {
     };
     let started = Arc::new(AtomicU64::new(clock::now().unwrap_or(0)));
     watch(Arc::clone(&started));
+    if let Err(error) = testrunner::stand_in_for_the_depot() {
+        report(&format!("RUNNER FAILED nobody answers for the depot: {error}"));
+        return true;
+    }
     let guard = testrunner::guard(lab);
     if let Err(failure) = &guard {
         report(&format!("RUNNER FAILED {failure}"));

@@ -14,11 +14,11 @@ pub const COLLECT: u32 = 2;
 pub const CANCEL: u32 = 3;
 
 /// Words of a [`Submit`].
-pub const SUBMIT_WORDS: usize = 5;
+pub const SUBMIT_WORDS: usize = 6;
 
 /// What to decompress: word 0 offset of the payload in the source Region in bytes, 1 its length, 2 the exact size of
-/// the content, 3 the flags to signal, 4 the queue (0 foreground, 1 background). The output starts at the
-/// beginning of the output Region.
+/// the content, 3 the flags to signal, 4 the queue (0 foreground, 1 background), 5 the largest window as a power of
+/// two (DeepCompression's own limit holds as well). The output starts at the beginning of the output Region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Submit {
     /// Byte offset of the payload in the source Region.
@@ -31,24 +31,34 @@ pub struct Submit {
     pub flags: u64,
     /// A prefetch, which waits as long as there is real work.
     pub background: bool,
+    /// The largest window that the frame may declare, as a power of two.
+    pub max_window_log: u8,
 }
 
 impl Submit {
     /// The request in words.
     pub const fn to_words(&self) -> [u64; SUBMIT_WORDS] {
-        [self.offset, self.len, self.output_len, self.flags, self.background as u64]
+        [
+            self.offset,
+            self.len,
+            self.output_len,
+            self.flags,
+            self.background as u64,
+            self.max_window_log as u64,
+        ]
     }
 
     /// The request from words.
     pub fn from_words(words: &[u64]) -> Option<Self> {
-        let &[offset, len, output_len, flags, queue] = words.first_chunk::<SUBMIT_WORDS>()?;
+        let &[offset, len, output_len, flags, queue, window] = words.first_chunk::<SUBMIT_WORDS>()?;
         let background = match queue {
             0 => false,
             1 => true,
             _ => return None,
         };
         offset.checked_add(len)?;
-        Some(Self { offset, len, output_len, flags, background })
+        let max_window_log = u8::try_from(window).ok()?;
+        Some(Self { offset, len, output_len, flags, background, max_window_log })
     }
 }
 
@@ -96,11 +106,19 @@ mod tests {
 
     #[test]
     fn submit_round_trips_and_refuses_wrapping_ranges() {
-        let submit = Submit { offset: 4096, len: 77, output_len: 8192, flags: 1 << 40, background: true };
+        let submit = Submit {
+            offset: 4096,
+            len: 77,
+            output_len: 8192,
+            flags: 1 << 40,
+            background: true,
+            max_window_log: 23,
+        };
         assert_eq!(Submit::from_words(&submit.to_words()), Some(submit));
-        assert_eq!(Submit::from_words(&[u64::MAX, 1, 1, 1, 0]), None);
-        assert_eq!(Submit::from_words(&[0, 1, 1, 1, 2]), None);
-        assert_eq!(Submit::from_words(&[0, 1, 1, 1]), None);
+        assert_eq!(Submit::from_words(&[u64::MAX, 1, 1, 1, 0, 23]), None);
+        assert_eq!(Submit::from_words(&[0, 1, 1, 1, 2, 23]), None);
+        assert_eq!(Submit::from_words(&[0, 1, 1, 1, 0, 256]), None);
+        assert_eq!(Submit::from_words(&[0, 1, 1, 1, 0]), None);
     }
 
     #[test]

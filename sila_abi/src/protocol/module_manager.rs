@@ -271,6 +271,7 @@ service_errors! {
         NotAnInstance = 16, "the report does not come from a module that is starting";
         BundleUnreadable = 17, "the bundle of packages cannot be read";
         AlreadyEnding = 18, "the module is being stopped already";
+        KeyRingUnreadable = 19, "the kernel refused to tell which keys are trusted";
 
         PackageMalformed = 20, "the package is malformed (word 0 names the rule)";
         PackageKeyUnknown = 21, "the package is signed with a key that the system does not know";
@@ -310,6 +311,8 @@ service_errors! {
         KernelLost = 74, "the courier to the kernel does not answer";
         ReplyRefused = 75, "the kernel refused the capability for the reply";
         StopRefused = 76, "the kernel refused to end the process";
+        DepotLost = 77, "the depot does not answer";
+        DepotRefused = 78, "the depot's package cannot be read as one that nobody changes any more";
     }
 }
 
@@ -328,6 +331,9 @@ impl LoadError {
                 | StartRefused
                 | ReplyRefused
                 | StopRefused
+                | DepotLost
+                | DepotRefused
+                | KeyRingUnreadable
                 | DecompressionLost
         )
     }

@@ -1,6 +1,8 @@
-//! The serial port: a 16550 behind a few registers. Pure over [`Ports`].
+//! A serial port: a 16550 behind a few registers. Pure over [`Ports`]; [`PortSpace`] reaches them by an IoPorts capability.
 
+use crate::op;
 use alloc::vec::Vec;
+use sila_abi::Slot;
 
 /// Register offsets.
 const DATA: u16 = 0;
@@ -17,7 +19,7 @@ const ALL_SENT: u8 = 1 << 6;
 const ABSENT: u8 = 0xff;
 /// How often the status is read before the port counts as stuck.
 const PATIENCE: u32 = 100_000;
-/// The most bytes taken in one go, so that a port that never empties can't hold the console up.
+/// The most bytes taken in one go, so that a port that never empties can't hold its driver up.
 const MAX_DRAIN: usize = 4096;
 
 /// Access to the port's registers.
@@ -26,6 +28,21 @@ pub trait Ports {
     fn read(&mut self, offset: u16) -> u8;
     /// Writes a register.
     fn write(&mut self, offset: u16, value: u8);
+}
+
+/// Registers that an IoPorts capability gives access to.
+#[derive(Clone, Copy, Debug)]
+pub struct PortSpace(pub Slot);
+
+impl Ports for PortSpace {
+    fn read(&mut self, offset: u16) -> u8 {
+        op::PortRead(self.0, offset.into(), 1).map_or(ABSENT, |result| result.words[0] as u8)
+    }
+
+    fn write(&mut self, offset: u16, value: u8) {
+        // A refused write shows as a port that gets stuck.
+        let _ = op::PortWrite(self.0, offset.into(), 1, value.into());
+    }
 }
 
 /// A serial port.
