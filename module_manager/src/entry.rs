@@ -104,6 +104,9 @@ impl Entry {
             (Stage::Creating, Some(facts)) => {
                 actions.push(Action::Create(instance, facts.max_priority.min(self.priority)));
             }
+            (Stage::Confirming, Some(facts)) => {
+                actions.push(Action::Confirm(instance, facts, Box::new(self.target), self.process));
+            }
             (Stage::Starting, _) => actions.push(Action::Start(instance)),
             (Stage::Running, Some(facts)) => self.run(&facts, actions),
             (Stage::Ending, _) => actions.push(Action::Unregister(instance)),

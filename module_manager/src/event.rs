@@ -143,6 +143,8 @@ pub enum Action {
     Endow(Instance, Box<Facts>, Box<Load>),
     /// Step: let the kernel verify and make the process, with this priority.
     Create(Instance, u8),
+    /// Step: hold the process, by its number, against the contract of loading and its own.
+    Confirm(Instance, Box<Facts>, Box<Load>, u64),
     /// Step: watch and start the process.
     Start(Instance),
     /// Step: tell ServiceRegistry that the instance has ended.

@@ -1,10 +1,11 @@
 //! What the load logic needs to know of a verified package.
 
+use crate::contract::Terms;
 use crate::scope::{CLOCK, LIFECYCLE, REGISTRY};
 use alloc::vec::Vec;
 use sila_abi::manifest::{Codec, Dependency, Manifest, ModuleKind, Selector};
 use sila_abi::protocol::module_manager::{LoadError, MAX_NAMED_GRANTS};
-use sila_abi::record::{Digest, Name, Version};
+use sila_abi::record::{Digest, KeyId, Name, Version};
 use sila_crypto::Verified;
 
 /// The facts. They are made from a manifest that was verified, and from nothing else.
@@ -32,6 +33,10 @@ pub struct Facts {
     pub init_deadline_ms: u32,
     /// Highest thread priority.
     pub max_priority: u8,
+    /// Id of the key that signed it.
+    pub key_id: KeyId,
+    /// Its contract, and what that speaks of.
+    pub terms: Terms,
     /// The modules that must run.
     pub dependencies: Vec<Dependency>,
     /// The capabilities asked for by grant name: index of the request, and the name.
@@ -58,6 +63,8 @@ impl Facts {
             payload_len: manifest.payload_len,
             init_deadline_ms: manifest.init_deadline_ms,
             max_priority: manifest.resources.max_priority,
+            key_id: manifest.key_id,
+            terms: Terms::of(manifest),
             dependencies: manifest.dependencies.iter().copied().collect(),
             requests: selectors.enumerate().filter_map(named).collect(),
         }

@@ -10,6 +10,7 @@ extern crate alloc;
 
 pub mod catalogue;
 pub mod check;
+pub mod contract;
 mod entry;
 pub mod event;
 pub mod facts;

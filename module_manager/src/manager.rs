@@ -4,6 +4,7 @@
 //! recorded in [`Held`]; whatever way a load ends, each of these is released once, and each request gets one reply.
 
 use crate::catalogue::{Origin, PackageRef};
+use crate::contract::before_loading;
 use crate::entry::Entry;
 use crate::event::{Action, Done, Event, Held, Instance, RequestId};
 use crate::facts::{Facts, Provider, check_dependencies};
@@ -395,6 +396,7 @@ impl Manager {
         if entry.target.digest.is_some_and(|digest| digest != facts.digest) {
             return Err(LoadError::DigestMismatch.into());
         }
+        before_loading(facts)?;
         scope::check_kind(scope::of(&self.scopes, entry.requester)?, facts.kind)?;
         let running = self.entries.iter().filter(|entry| entry.stage == Stage::Running);
         let loaded = running.filter_map(|entry| entry.facts.as_deref()).map(|facts| Provider {
@@ -440,4 +442,4 @@ const fn as_report(_: Illegal) -> Illegal {
 
 #[cfg(test)]
 #[path = "manager_tests.rs"]
-mod tests;
+pub(crate) mod tests;

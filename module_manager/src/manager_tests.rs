@@ -23,7 +23,7 @@ fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
-fn package(module: &str, minor: u16) -> PackageRef {
+pub(crate) fn package(module: &str, minor: u16) -> PackageRef {
     PackageRef {
         origin: Origin::Bundle,
         name: name(module),
@@ -33,7 +33,7 @@ fn package(module: &str, minor: u16) -> PackageRef {
     }
 }
 
-fn facts_of(package: &PackageRef) -> Facts {
+pub(crate) fn facts_of(package: &PackageRef) -> Facts {
     Facts {
         name: package.name,
         version: package.version,
@@ -46,6 +46,15 @@ fn facts_of(package: &PackageRef) -> Facts {
         payload_len: 1000,
         init_deadline_ms: 2000,
         max_priority: 50,
+        key_id: [3; 32],
+        terms: crate::contract::Terms {
+            contract: sila_abi::contract::Contract::default(),
+            asked: 0,
+            mandatory: 0,
+            own: 0,
+            security_version: 0,
+            max_threads: 1,
+        },
         dependencies: Vec::new(),
         requests: Vec::new(),
     }
@@ -92,6 +101,7 @@ fn a_failure_at_each_step_undoes_everything_and_is_reported() {
         Stage::Proving,
         Stage::Endowing,
         Stage::Creating,
+        Stage::Confirming,
         Stage::Starting,
     ];
     for stage in steps {

@@ -30,6 +30,8 @@ pub enum Stage {
     Endowing,
     /// The kernel verifies and makes the process.
     Creating,
+    /// The process is held against the contracts.
+    Confirming,
     /// The process is being watched and started.
     Starting,
     /// The module initialises.
@@ -113,7 +115,7 @@ impl Illegal {
 
 impl Stage {
     /// Every stage, in order.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Locating,
         Self::Verifying,
         Self::Allocating,
@@ -126,6 +128,7 @@ impl Stage {
         Self::Proving,
         Self::Endowing,
         Self::Creating,
+        Self::Confirming,
         Self::Starting,
         Self::Initialising,
         Self::Running,
@@ -230,7 +233,8 @@ impl Stage {
             Self::Sealing => Self::Proving,
             Self::Proving => Self::Endowing,
             Self::Endowing => Self::Creating,
-            Self::Creating => Self::Starting,
+            Self::Creating => Self::Confirming,
+            Self::Confirming => Self::Starting,
             Self::Starting => Self::Initialising,
             Self::Ending => Self::Ended,
             Self::Queued | Self::Decompressing | Self::Initialising | Self::Running | Self::Ended => {
@@ -306,6 +310,8 @@ mod tests {
                 match stage.after(trigger) {
                     Ok(Next::To(Stage::Allocating)) => assert_eq!(stage, Stage::Verifying),
                     Ok(Next::To(Stage::Verifying)) => assert_eq!(stage, Stage::Locating),
+                    Ok(Next::To(Stage::Starting)) => assert_eq!(stage, Stage::Confirming),
+                    Ok(Next::To(Stage::Confirming)) => assert_eq!(stage, Stage::Creating),
                     Ok(Next::To(Stage::Creating)) => assert_eq!(stage, Stage::Endowing),
                     Ok(Next::To(Stage::Endowing)) => assert_eq!(stage, Stage::Proving),
                     Ok(Next::To(Stage::Proving)) => assert_eq!(stage, Stage::Sealing),

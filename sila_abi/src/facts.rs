@@ -174,6 +174,30 @@ pub const CREATE: &[KernelPredicate] = &[
     },
 ];
 
+/// The predicates of `LoadModule`, which ModuleManager evaluates of each process that was made and has not run: name, and
+/// what it says (specification, section 6.1). The number that errors carry is the place here, from 1.
+pub const LOAD: [(&str, &str); 4] = [
+    ("new-process-exists", "the process is there, was made for this load, and has not run"),
+    (
+        "process-is-the-module",
+        "its name, publisher and version are those of the verified package and of the request",
+    ),
+    (
+        "endowed-by-manifest",
+        "it has every capability that its manifest demands, and none but those that it asks for and somebody gave",
+    ),
+    (
+        "signatures-verified",
+        "what the kernel verified is what ModuleManager verified: the same manifest, by the same key",
+    ),
+];
+
+/// The name of the predicate of loading that a violation's word 0 stands for.
+pub fn load_violated(word: u64) -> Option<&'static str> {
+    let at = usize::try_from(word).ok()?.checked_sub(1)?;
+    LOAD.get(at).map(|(name, _)| *name)
+}
+
 /// In the error `ContractViolated`, what is added to the place of a predicate of the module's own contract.
 pub const MODULE_PREDICATE: u64 = 0x100;
 

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use sila_abi::contract::When;
-use sila_abi::facts::{CREATE, KernelFact};
+use sila_abi::facts::{CREATE, KernelFact, LOAD};
 use table::{compare, source};
 
 mod table;
@@ -20,6 +20,12 @@ fn the_book_s_contract_is_the_kernel_s() {
     for (number, predicate) in (1..).zip(CREATE) {
         let when = if predicate.when == When::Before { "before" } else { "after" };
         let _ = writeln!(out, "| {number} | `{}` | {when} | {} |", predicate.name, predicate.sentence);
+    }
+    out.push_str(
+        "\nModuleManager's, of each load:\n\n| Number | Predicate | What it says |\n|---|---|---|\n",
+    );
+    for (number, (name, sentence)) in (1..).zip(LOAD) {
+        let _ = writeln!(out, "| {number} | `{name}` | {sentence} |");
     }
     out.push_str(
         "\nThe facts, which a module's contract can use, too:\n\n| Fact | What it is |\n|---|---|\n",

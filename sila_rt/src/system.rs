@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use sila_abi::device::DeviceRecord;
 use sila_abi::protocol::wire;
 use sila_abi::record::Name;
-use sila_abi::status::{CounterRecord, MemoryRecord, ProcessRecord};
+use sila_abi::status::{CounterRecord, IdentityRecord, MemoryRecord, ProcessRecord};
 use sila_abi::syscall::{MAX_WORDS, REGISTER_WORDS};
 use sila_abi::trace::{RECORD_WORDS, Record};
 use sila_abi::{Error, Op, Slot};
@@ -296,4 +296,16 @@ mod tests {
         let error = process_create(slot, slot, slot, slot, 0, &grants, slot).unwrap_err();
         assert_eq!(error.error, Error::MessageTooLong);
     }
+}
+
+/// What a process runs, as the kernel's live record has it.
+///
+/// # Errors
+/// The kernel's.
+pub fn identity(process: Slot) -> Result<IdentityRecord, CallError> {
+    let mut words = [0; MAX_WORDS];
+    invoke_long(process, Op::ProcessIdentity, &[], &mut words)?;
+    let (record, _) =
+        IdentityRecord::read_from_prefix(words.as_bytes()).map_err(|_| Error::RecordMalformed)?;
+    Ok(record)
 }

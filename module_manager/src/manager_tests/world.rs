@@ -147,9 +147,10 @@ impl World {
                 self.unregistered.push(instance);
                 (instance, Done::Plain)
             }
-            Action::Copy(instance, _) | Action::Seal(instance) | Action::Start(instance) => {
-                (instance, Done::Plain)
-            }
+            Action::Copy(instance, _)
+            | Action::Seal(instance)
+            | Action::Confirm(instance, ..)
+            | Action::Start(instance) => (instance, Done::Plain),
             other => panic!("not a step: {other:?}"),
         };
         self.event(Event::Step { instance, result: Ok(done) }).unwrap();
@@ -218,6 +219,7 @@ fn instance_of(step: &Action) -> Instance {
         | Action::BuildProof(i, _)
         | Action::Endow(i, ..)
         | Action::Create(i, _)
+        | Action::Confirm(i, ..)
         | Action::Start(i)
         | Action::Unregister(i) => *i,
         other => panic!("not a step: {other:?}"),

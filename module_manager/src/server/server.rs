@@ -285,6 +285,9 @@ impl Server {
                     Err(failure) => self.events.push_back(Event::Step { instance, result: Err(failure) }),
                 }
             }
+            Action::Confirm(instance, facts, target, process) => {
+                self.step(instance, |load, _| load.confirm(&facts, &target, process));
+            }
             Action::Start(instance) => {
                 let notification = self.notification;
                 self.step(instance, |load, _| load.start(notification));

@@ -7,6 +7,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use module_manager::catalogue::PackageRef;
 use module_manager::check::proof_of;
+use module_manager::contract::{Observed, after_creation};
 use module_manager::event::{Done, Held, Instance};
 use module_manager::facts::{Facts, Source, sources};
 use sila_abi::protocol::layout::{CLOCK, REGISTRY};
@@ -14,7 +15,7 @@ use sila_abi::protocol::module_manager::{Failure, Load, LoadError, MAX_NAMED_GRA
 use sila_abi::{Error, Rights, Slot};
 use sila_rt::memory::{OwnRegion, SharedRegion, pages_for};
 use sila_rt::slots::{Caps, OwnedSlot, make};
-use sila_rt::{CallError, op};
+use sila_rt::{CallError, op, system};
 
 /// Exit code of a process that ModuleManager ends.
 const TERMINATED: u64 = 0;
@@ -159,6 +160,14 @@ impl Resources {
             priority,
             grants: self.sources.iter().map(|(request, slot)| (*request, slot.slot())).collect(),
         })
+    }
+
+    /// Holds the process that was made against the contracts, by what the kernel says of it.
+    pub fn confirm(&self, facts: &Facts, target: &Load, process: u64) -> Outcome {
+        let slot = slot_of(&self.process, LoadError::StartRefused)?;
+        let identity = system::identity(slot).map_err(refused(LoadError::StartRefused))?;
+        after_creation(facts, target, &Observed { identity: &identity, process })?;
+        Ok(Done::Plain)
     }
 
     /// Watches the process, and lets it run.

@@ -10,6 +10,7 @@ use super::wire::{
 };
 use crate::Error;
 use crate::contract::ContractError;
+use crate::facts;
 use crate::manifest::ManifestError;
 use crate::package::PackageError;
 use crate::record::{Digest, Name, Version};
@@ -313,6 +314,7 @@ service_errors! {
         StopRefused = 76, "the kernel refused to end the process";
         DepotLost = 77, "the depot does not answer";
         DepotRefused = 78, "the depot's package cannot be read as one that nobody changes any more";
+        ContractViolated = 79, "a predicate of a contract does not hold";
     }
 }
 
@@ -404,7 +406,12 @@ impl core::fmt::Display for Failure {
         if let Some(cause) = self.kernel_error() {
             write!(f, ": {}", plain(cause.sentence()))?;
             return match cause.sentence() {
-                text if text.contains("names the request") => write!(f, " (the request for slot {more})"),
+                _ if cause == Error::ContractViolated => write_predicate(f, facts::violated(more), more),
+                _ if cause == Error::RequestCeiling => write!(f, " (the request for slot {more})"),
+                _ if cause == Error::RateLimited => write!(f, " (in {} ms)", more.div_ceil(1_000_000)),
+                text if text.contains("names the request") => {
+                    write!(f, " (request {})", more.saturating_add(1))
+                }
                 text if more != 0 || text.contains("names the rule") => write_rule(f, more),
                 _ => Ok(()),
             };
@@ -419,6 +426,7 @@ impl core::fmt::Display for Failure {
             LoadError::DependencyMissing | LoadError::DependencyVersion => {
                 write!(f, ": dependency {} of its manifest", detail.saturating_add(1))
             }
+            LoadError::ContractViolated => write_predicate(f, facts::load_violated(detail), detail),
             LoadError::InitFailed => write_report(f, detail),
             LoadError::InitDied => match detail {
                 1 => write!(f, ": it exited with code {more}"),
@@ -434,6 +442,15 @@ impl core::fmt::Display for Failure {
 /// A sentence without its remark on message words, which is for programs.
 fn plain(sentence: &str) -> &str {
     sentence.split(" (word ").next().unwrap_or(sentence)
+}
+
+/// The predicate that does not hold: one of the system's contracts by name, one of the module's own by its place.
+fn write_predicate(f: &mut core::fmt::Formatter<'_>, name: Option<&str>, number: u64) -> core::fmt::Result {
+    match (name, number.checked_sub(facts::MODULE_PREDICATE)) {
+        (Some(name), _) => write!(f, ": {name}"),
+        (None, Some(place)) => write!(f, ": number {} of the module's own", place.saturating_add(1)),
+        (None, None) => write!(f, ": number {number}"),
+    }
 }
 
 /// What rule of the chain of trust has this number.
@@ -581,7 +598,12 @@ mod tests {
         ends(LoadError::InitDied, 3, 14, ": it had a fault (vector 14)");
         ends(LoadError::DependencyMissing, 0, 0, ": dependency 1 of its manifest");
         ends(LoadError::PackageRejected, 13, 0, ": this version of the module is revoked");
-        ends(LoadError::CreateRefused, 54, 9, "has no source (the request for slot 9)");
+        ends(LoadError::CreateRefused, 54, 9, "has no source (request 10)");
+        ends(LoadError::CreateRefused, 57, 9, "(the request for slot 9)");
+        ends(LoadError::CreateRefused, 99, 1_500_000, "yet (in 2 ms)");
+        ends(LoadError::CreateRefused, 100, 6, "does not hold: mappings-are-the-image");
+        ends(LoadError::CreateRefused, 100, 0x101, "does not hold: number 2 of the module's own");
+        ends(LoadError::ContractViolated, 3, 0, "does not hold: endowed-by-manifest");
         for (i, rule) in PackageError::ALL.iter().enumerate() {
             assert_eq!(*rule as usize, i);
             ends(LoadError::PackageMalformed, 0x101 + i as u64, 0, &rule.to_string());
