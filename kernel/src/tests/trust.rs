@@ -555,6 +555,23 @@ fn each_capability_says_by_which_request_and_rule_it_came() {
 }
 
 #[test]
+fn a_copy_of_an_endowed_capability_is_no_endowment() {
+    let mut t = Trust::new();
+    let at = crate::cap::CapId::in_cspace(t.a.process.index(), usize::from(GRANT.0));
+    t.w.k.caps.set_origin(at, crate::cap::Origin { request: 3, rule: 2 });
+    let origin = |t: &Trust, slot| t.w.k.find(t.a.process, slot).unwrap().cap.origin;
+    for general in [false, true] {
+        t.w.general = general;
+        t.w.invoke(t.a, GRANT, Op::CapCopy, &[51, Rights::SEND.bits().into()]).unwrap();
+        assert_eq!(origin(&t, Slot(51)), crate::cap::Origin::NONE);
+        t.drop(Slot(51));
+    }
+    // What is moved remains one.
+    t.w.invoke(t.a, GRANT, Op::CapMove, &[52]).unwrap();
+    assert_eq!(origin(&t, Slot(52)).request, 3);
+}
+
+#[test]
 fn a_request_is_not_granted_from_a_source_that_holds_less() {
     let mut t = Trust::new();
     let pool = |amount| {
