@@ -26,10 +26,17 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// The keys of this ring, none of them decoded.
+    /// The keys of this ring. The first of them are decoded at once, so that loads cost as much time and memory at first
+    /// as later.
     #[must_use]
-    pub const fn new(ring: Ring, policy: Policy) -> Self {
-        Self { ring, policy, decoded: Vec::new() }
+    pub fn new(ring: Ring, policy: Policy) -> Self {
+        let mut keys = Self { ring, policy, decoded: Vec::new() };
+        let first: Vec<KeyId> = keys.ring.keys.iter().take(MAX_DECODED).map(|key| key.id).collect();
+        for id in first {
+            // One that can't be decoded fails who uses it.
+            let _ = keys.prepare(&id);
+        }
+        keys
     }
 
     /// Whether the KeyRing is still as it was when it was read.

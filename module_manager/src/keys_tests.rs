@@ -62,8 +62,6 @@ fn ring(keys: Vec<CertifiedKey>) -> Ring {
 fn a_key_is_used_once_it_is_prepared_and_only_if_the_ring_has_it() {
     let (known, other) = (key(1, "pub", &["pub"]), key(2, "other", &["other"]));
     let mut keys = Keys::new(ring(vec![known.clone()]), policy());
-    assert!(keys.publisher(&known.id).is_none());
-    keys.prepare(&known.id).unwrap();
     keys.prepare(&other.id).unwrap();
     let publisher = keys.publisher(&known.id).unwrap();
     assert_eq!((publisher.key.id(), publisher.certificate.publisher), (&known.id, name("pub")));
@@ -72,7 +70,7 @@ fn a_key_is_used_once_it_is_prepared_and_only_if_the_ring_has_it() {
     // A newly certified publisher is known from the next look on; one that is gone is not.
     assert!(!keys.are_current(&KeyRingRecord { changes: 2, ..KeyRingRecord::default() }));
     keys.refresh(ring(vec![other.clone()]), policy());
-    assert!(keys.publisher(&known.id).is_none());
+    assert!(keys.publisher(&known.id).is_none() && keys.publisher(&other.id).is_none());
     keys.prepare(&other.id).unwrap();
     assert!(keys.publisher(&other.id).is_some());
 }
@@ -118,6 +116,7 @@ fn namespaces_floors_and_limits_are_the_ring_s_and_the_policy_s() {
 fn decoded_keys_are_bounded_and_the_one_in_use_is_never_given_up() {
     let all: Vec<_> = (0..MAX_DECODED as u8 + 2).map(|seed| key(seed, "pub", &[])).collect();
     let mut keys = Keys::new(ring(all.clone()), policy());
+    assert_eq!(keys.decoded.len(), MAX_DECODED);
     for one in &all {
         keys.prepare(&all[0].id).unwrap();
         keys.prepare(&one.id).unwrap();
