@@ -1,19 +1,20 @@
 //! Tests of what the chain makes of signature schemes: the algorithm is named in what is signed, so that none stands in
 //! for another.
 
-use super::bundle::default_policy;
 use super::description::ModuleDescription;
 use super::keys::{KeySet, KeygenOptions, list, name};
 use super::pack::{self, Parts};
+use super::policy::default_policy;
 use super::sif_build::{self, SegmentInput};
 use super::verify::{Accepted, Refusal, verify_package};
 use crate::paths::root;
 use sila_abi::manifest::{Codec, Manifest};
+use sila_abi::policy::Policy;
 use sila_abi::sif::Perm;
-use sila_abi::trust::{Certificate, Policy, Purpose};
+use sila_abi::trust::{Certificate, Purpose, RecordKind};
 use sila_crypto::chain::{ChainError, RootKeys, verify_certificate};
 use sila_crypto::keystore::KeyStore;
-use sila_crypto::scheme::{DILITHIUM5, Domain, ML_DSA_87};
+use sila_crypto::scheme::{DILITHIUM5, ML_DSA_87};
 use sila_crypto::sign::Signer;
 use std::sync::LazyLock;
 
@@ -59,7 +60,7 @@ fn policy(algorithms: &[u16]) -> Policy {
 /// What a system with this policy, and this key as the publisher's, says about a package.
 fn verdict(policy: Policy, key: &dyn Signer, package: &[u8]) -> Result<Accepted, Refusal> {
     let certificate = Certificate { key: key.public_key(), ..KEYS.publisher.certificate.clone() };
-    let signed = KEYS.sign_record(Domain::Certificate, &certificate).unwrap();
+    let signed = KEYS.sign_record(RecordKind::Certificate, &certificate).unwrap();
     let root = RootKeys::decode(&KEYS.root_set_bytes).unwrap();
     let mut store = KeyStore::new(Purpose::Test, policy);
     store.add_certificate(verify_certificate(&signed, &root).unwrap()).unwrap();
@@ -104,7 +105,7 @@ fn certificates_for_keys_of_unknown_algorithms_are_refused() {
     for algorithm in [0, 3, u16::MAX] {
         let mut certificate = KEYS.publisher.certificate.clone();
         certificate.key.algorithm = algorithm;
-        let signed = KEYS.sign_record(Domain::Certificate, &certificate).unwrap();
+        let signed = KEYS.sign_record(RecordKind::Certificate, &certificate).unwrap();
         let mut store = KeyStore::new(Purpose::Test, policy(&[ML_DSA_87]));
         let added = verify_certificate(&signed, &root).and_then(|c| store.add_certificate(c));
         assert_eq!(added, Err(ChainError::PublicKey), "{algorithm}");
@@ -115,6 +116,7 @@ fn certificates_for_keys_of_unknown_algorithms_are_refused() {
 mod dilithium5 {
     use super::*;
     use sila_crypto::dilithium5::SigningKey;
+    use sila_crypto::scheme::Domain;
 
     #[test]
     fn a_package_of_the_second_scheme_is_accepted_where_policy_lists_it() {
@@ -144,7 +146,7 @@ mod dilithium5 {
         let mut certificate = KEYS.publisher.certificate.clone();
         certificate.key = second.public_key();
         certificate.key.algorithm = ML_DSA_87;
-        let signed = KEYS.sign_record(Domain::Certificate, &certificate).unwrap();
+        let signed = KEYS.sign_record(RecordKind::Certificate, &certificate).unwrap();
         let root = RootKeys::decode(&KEYS.root_set_bytes).unwrap();
         let mut store = KeyStore::new(Purpose::Test, both());
         store.add_certificate(verify_certificate(&signed, &root).unwrap()).unwrap();
