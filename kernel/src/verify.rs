@@ -73,30 +73,37 @@ pub struct Request {
 /// What was verified: all that the last step of a load takes, so that there is none without the chain's proof.
 ///
 /// ```
-/// # use kernel::verify::Verdict;
-/// # use kernel::keyring::VerifiedRecord;
+/// # use kernel::{create::VerifiedLoad, keyring::VerifiedRecord, verify::Verdict};
 /// # use sila_abi::{manifest::Manifest, sif::Sif};
-/// # use sila_crypto::Verified;
-/// fn load(manifest: Verified<Manifest>, sif: Verified<Sif>, record: VerifiedRecord) {
-///     let _ = Verdict::Load { manifest, sif, digest: [0; 32] };
+/// # use sila_crypto::{Verified, chain::BinaryFacts};
+/// fn load(manifest: Verified<Manifest>, sif: Verified<Sif>, binary: Verified<BinaryFacts>, record: VerifiedRecord) {
+///     let _ = Verdict::Load(VerifiedLoad { manifest, sif, binary, digest: [0; 32], resolved: [0; 64] });
 ///     let _ = Verdict::Record(record);
 /// }
 /// ```
-/// A manifest, an image header or a record that nobody verified is none:
+/// A manifest, an image header, a binary or a record that nobody verified is none:
 /// ```compile_fail,E0308
-/// # use kernel::verify::Verdict;
+/// # use kernel::{create::VerifiedLoad, verify::Verdict};
 /// # use sila_abi::{manifest::Manifest, sif::Sif};
-/// # use sila_crypto::Verified;
-/// fn load(manifest: Manifest, sif: Verified<Sif>) {
-///     let _ = Verdict::Load { manifest, sif, digest: [0; 32] };
+/// # use sila_crypto::{Verified, chain::BinaryFacts};
+/// fn load(manifest: Manifest, sif: Verified<Sif>, binary: Verified<BinaryFacts>) {
+///     let _ = Verdict::Load(VerifiedLoad { manifest, sif, binary, digest: [0; 32], resolved: [0; 64] });
 /// }
 /// ```
 /// ```compile_fail,E0308
-/// # use kernel::verify::Verdict;
+/// # use kernel::{create::VerifiedLoad, verify::Verdict};
 /// # use sila_abi::{manifest::Manifest, sif::Sif};
-/// # use sila_crypto::Verified;
-/// fn load(manifest: Verified<Manifest>, sif: Sif) {
-///     let _ = Verdict::Load { manifest, sif, digest: [0; 32] };
+/// # use sila_crypto::{Verified, chain::BinaryFacts};
+/// fn load(manifest: Verified<Manifest>, sif: Sif, binary: Verified<BinaryFacts>) {
+///     let _ = Verdict::Load(VerifiedLoad { manifest, sif, binary, digest: [0; 32], resolved: [0; 64] });
+/// }
+/// ```
+/// ```compile_fail,E0308
+/// # use kernel::{create::VerifiedLoad, verify::Verdict};
+/// # use sila_abi::{manifest::Manifest, sif::Sif};
+/// # use sila_crypto::{Verified, chain::BinaryFacts};
+/// fn load(manifest: Verified<Manifest>, sif: Verified<Sif>, binary: BinaryFacts) {
+///     let _ = Verdict::Load(VerifiedLoad { manifest, sif, binary, digest: [0; 32], resolved: [0; 64] });
 /// }
 /// ```
 /// ```compile_fail,E0308
