@@ -273,6 +273,18 @@ pub fn report(test_control: Slot, line: &str) {
     let _ = invoke_long(test_control, Op::TestReport, words.get(..used).unwrap_or_default(), &mut []);
 }
 
+/// What a process runs, as the kernel's live record has it.
+///
+/// # Errors
+/// The kernel's.
+pub fn identity(process: Slot) -> Result<IdentityRecord, CallError> {
+    let mut words = [0; MAX_WORDS];
+    invoke_long(process, Op::ProcessIdentity, &[], &mut words)?;
+    let (record, _) =
+        IdentityRecord::read_from_prefix(words.as_bytes()).map_err(|_| Error::RecordMalformed)?;
+    Ok(record)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -296,16 +308,4 @@ mod tests {
         let error = process_create(slot, slot, slot, slot, 0, &grants, slot).unwrap_err();
         assert_eq!(error.error, Error::MessageTooLong);
     }
-}
-
-/// What a process runs, as the kernel's live record has it.
-///
-/// # Errors
-/// The kernel's.
-pub fn identity(process: Slot) -> Result<IdentityRecord, CallError> {
-    let mut words = [0; MAX_WORDS];
-    invoke_long(process, Op::ProcessIdentity, &[], &mut words)?;
-    let (record, _) =
-        IdentityRecord::read_from_prefix(words.as_bytes()).map_err(|_| Error::RecordMalformed)?;
-    Ok(record)
 }

@@ -14,6 +14,8 @@ use std::sync::OnceLock;
 
 #[path = "push/link.rs"]
 mod link;
+#[path = "push/outside.rs"]
+mod outside;
 #[path = "push/publisher.rs"]
 mod publisher;
 
@@ -302,6 +304,7 @@ fn main() {
     }
     trials.extend(more![
         link::garbage_on_the_link_stops_no_push
+        outside::a_module_from_outside_the_tree_is_pushed_loaded_called_stopped_and_revoked
         publisher::a_module_of_an_unknown_publisher_waits_for_the_certificate
         publisher::what_the_certificate_does_not_cover_stays_refused
         publisher::a_pushed_revocation_ends_what_its_key_could_do

@@ -9,6 +9,7 @@ use boot::{Guest, Options};
 use depot::link::Frame;
 use libtest_mimic::Failed;
 use sila_abi::protocol::push::{Announcement, BEGIN, DATA, FRAME_MAGIC, MAX_FILE};
+use sila_tests::tool::sila;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -98,6 +99,22 @@ fn attack() -> Result<()> {
     let mut wire = push_link::open(socket)?;
     let told = push_link::transfer(&mut *wire, &maker.own("pushed", "1.0.0")?)?;
     anyhow::ensure!(told.starts_with("the depot keeps pushed 1.0.0"), "{told}");
+    drop(wire);
+    by_command(&scratch, socket, &maker.own("pushed", "1.0.0")?)
+}
+
+/// The same file by the command, and one that is refused.
+fn by_command(scratch: &Scratch, socket: &Path, package: &[u8]) -> Result<()> {
+    let to = socket.to_str().context("an odd folder")?;
+    for (name, bytes, status, says) in [
+        ("good", package, 0, "the depot keeps pushed 1.0.0 already"),
+        ("bad", b"x", 1, "the system refused it: "),
+    ] {
+        let file = scratch.join(name);
+        std::fs::write(&file, bytes)?;
+        let ran = sila(&["push", file.to_str().context("an odd folder")?, "--to", to])?;
+        anyhow::ensure!(ran.status == status && ran.says(says), "{name}: {ran:?}");
+    }
     Ok(())
 }
 
