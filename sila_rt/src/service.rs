@@ -196,20 +196,28 @@ pub struct Found {
     pub label: system::Label,
 }
 
-/// Looks a service up, and checks with the kernel that what the registry gave carries that service's label.
+/// Looks a publisher's service up, and checks with the kernel that what the registry gave carries that service's label.
 ///
 /// # Errors
 /// `Registry(NoSuchService)`, `Registry(LabelMismatch)` if the registry lied, and so on.
-pub fn lookup(name: &Name) -> Result<Found, ServiceError> {
+pub fn lookup(publisher: &Name, name: &Name) -> Result<Found, ServiceError> {
+    lookup_with(REGISTRY, publisher, name)
+}
+
+/// The same of a registry that is reached by another capability than the usual one.
+///
+/// # Errors
+/// As [`lookup`].
+pub fn lookup_with(registry: Slot, publisher: &Name, name: &Name) -> Result<Found, ServiceError> {
     let request = Message::with(registry::LOOKUP, &wire::name_words(name));
-    let mut answer = ipc::call(REGISTRY, &request, 1, clock::after(PATIENCE))?;
+    let mut answer = ipc::call(registry, &request, 1, clock::after(PATIENCE))?;
     if answer.message.label != wire::OK {
         let error = u16::try_from(answer.message.label).ok().and_then(RegistryError::from_number);
         return Err(ServiceError::Registry(error));
     }
     let endpoint = answer.caps.take(0).ok_or(ServiceError::Registry(None))?;
     let label = system::endpoint_label(endpoint.slot())?
-        .filter(|label| label.name == *name)
+        .filter(|label| label.publisher == *publisher && label.name == *name)
         .ok_or(ServiceError::Registry(Some(RegistryError::LabelMismatch)))?;
     Ok(Found { endpoint, label })
 }

@@ -4,9 +4,9 @@ use crate::error::CallError;
 use crate::op::{self, invoke_long};
 use alloc::vec::Vec;
 use sila_abi::boot::Floor;
-use sila_abi::policy::Policy;
+use sila_abi::policy::{Policy, covers};
 use sila_abi::protocol::wire;
-use sila_abi::record::{KeyId, decode_canonical};
+use sila_abi::record::{KeyId, Name, decode_canonical};
 use sila_abi::status::KeyRingRecord;
 use sila_abi::syscall::{MAX_WORDS, REGISTER_WORDS};
 use sila_abi::trust::{Certificate, RECORD_MAX, Record, RevokedItem};
@@ -40,6 +40,16 @@ pub struct Ring {
     pub revocations: Vec<RevokedItem>,
     /// The floors, each with the number of its origin as `KeyRingFloor` gives it.
     pub floors: Vec<(Floor, u64)>,
+}
+
+impl Ring {
+    /// The publisher whose modules and services may have this name: the one with a prefix that covers it, or else the
+    /// one without prefixes. Keys that are revoked do not count.
+    pub fn publisher_of(&self, name: &Name) -> Option<Name> {
+        let valid = || self.keys.iter().filter(|key| !key.revoked).map(|key| &key.certificate);
+        let covering = valid().find(|c| c.prefixes.iter().any(|prefix| covers(prefix, name)));
+        covering.or_else(|| valid().find(|c| c.prefixes.is_empty())).map(|c| c.publisher)
+    }
 }
 
 /// The KeyRing's sequences and counts.
@@ -173,6 +183,9 @@ fn whole(mut read: impl FnMut(u64, &mut [u64]) -> Result<usize, CallError>) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sila_abi::record::{Bounded, VersionRange};
+    use sila_abi::trust::{Ceiling, PublicKey, Purpose};
+    use zerocopy::FromZeros;
 
     fn pieces(record: &[u8], offset: u64, words: &mut [u64]) -> Result<usize, CallError> {
         let rest = &record[(offset as usize * 8).min(record.len())..];
@@ -203,6 +216,41 @@ mod tests {
             Ok(MAX_WORDS)
         });
         assert_eq!(long.unwrap_err().error, Error::RecordMalformed);
+    }
+
+    #[test]
+    fn a_name_belongs_to_the_publisher_that_covers_it() {
+        let key = |publisher: &str, prefixes: &[&str], revoked| {
+            let prefixes = prefixes.iter().map(|prefix| Name::new(prefix).unwrap()).collect();
+            let certificate = Certificate {
+                sequence: 1,
+                publisher: Name::new(publisher).unwrap(),
+                key: PublicKey { algorithm: 1, bytes: Bounded::default() },
+                purpose: Purpose::Test,
+                prefixes: Bounded::from_vec(prefixes).unwrap(),
+                ceiling: Ceiling {
+                    types: Bounded::default(),
+                    frames: 0,
+                    object_bytes: 0,
+                    max_priority: 0,
+                    agents: false,
+                },
+                versions: VersionRange::ALL,
+            };
+            CertifiedKey { id: [0; 32], revoked, certificate }
+        };
+        let keys =
+            vec![key("sila", &[], false), key("old", &["net"], true), key("acme", &["net", "disk"], false)];
+        let mut ring = Ring { state: KeyRingRecord::new_zeroed(), keys, revocations: vec![], floors: vec![] };
+        let of =
+            |ring: &Ring, name| ring.publisher_of(&Name::new(name).unwrap()).map(|name| name.to_string());
+        for (name, publisher) in
+            [("net.dns", "acme"), ("disk", "acme"), ("network", "sila"), ("counter", "sila")]
+        {
+            assert_eq!(of(&ring, name).as_deref(), Some(publisher), "{name}");
+        }
+        ring.keys.remove(0);
+        assert_eq!(of(&ring, "counter"), None);
     }
 
     #[test]

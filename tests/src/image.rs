@@ -7,7 +7,7 @@ use boot::paths::{self, Scratch};
 use boot::pkg::bundle::{Content, layout};
 use boot::pkg::description::ModuleDescription;
 use boot::pkg::keys::{KeySet, PublisherKey, test_keys};
-use boot::pkg::pack::{Parts, manifest};
+use boot::pkg::pack::{Parts, compress, manifest};
 use boot::pkg::sif_build::elf_to_sif;
 use boot::pkg::tiny;
 use boot::system::{BundleOptions, Image, build, make_bundle, write_image};
@@ -46,9 +46,12 @@ impl TestSystem {
         let (packages, list) = bad::packages(&keys, &data.description, &data.image)?;
         options.test_data = data.entries(&keys)?;
         options.test_data.push((testrunner::BAD_PACKAGES.into(), list.into_bytes()));
+        let bypasses = bad::bypasses(&packages, &keys, &data.image)?;
+        options.test_data.push((testrunner::BYPASSES.into(), bypasses.into_bytes()));
         let base = make_bundle(&built, &options)?;
         let mut contents = contents(&base)?;
-        contents.extend(packages);
+        contents.extend(packages.into_iter().map(|(content, _)| content));
+        contents.push(data.prey(&keys.publisher)?);
         Ok(Self { built, bundle: layout(&contents)? })
     }
 
@@ -143,6 +146,7 @@ impl TestData {
         all.push(("reuse.proof".into(), proof(&self.sign(&reuse, &keys.publisher)?)?));
         all.extend(self.puppets(&good, &keys.publisher)?);
         all.extend(self.revocation(keys)?);
+        all.extend(self.forbidden(keys)?);
         all.extend(self.bad_proofs(keys, &good, &parts)?);
         Ok(all)
     }
@@ -172,22 +176,49 @@ impl TestData {
         made.collect()
     }
 
+    /// The package whose decompression the tests of hostile agents take over.
+    fn prey(&self, publisher: &PublisherKey) -> Result<Content> {
+        let payload = compress(&self.image)?;
+        let mut good = manifest(&self.description, &self.image, &payload, Codec::Zstd, publisher)?;
+        good.name = name(testrunner::PREY)?;
+        good.service = None;
+        let data = Parts::sign(&good, &payload, &publisher.key)?.assemble()?;
+        Ok(Content { kind: EntryKind::Package, name: good.name, version: good.version, data })
+    }
+
+    /// Modules whose publisher's ceiling allows what the policy does not: the KeyRing, mandatory and optional.
+    fn forbidden(&self, keys: &KeySet) -> Result<Vec<(String, Vec<u8>)>> {
+        let ample = keys.ample(keys.test_publisher("ample", &["ample"])?);
+        let made = [("ample.mandatory", "ample-one", true), ("ample.optional", "ample-other", false)]
+            .into_iter()
+            .map(|(entry, module, mandatory)| {
+                let mut manifest = self.manifest(&ample)?;
+                manifest.name = name(module)?;
+                manifest.service = None;
+                let ring = CapRequest {
+                    slot: 10,
+                    object: ObjectType::KeyRing as u8,
+                    selector: Selector::Grant(name("key-ring")?),
+                    rights: Rights::READ.bits(),
+                    badge: None,
+                    amount: 0,
+                    mandatory,
+                };
+                let requests = Bounded::from_vec(vec![own_pool(), ring]);
+                manifest.requests = requests.map_err(|_| anyhow!("two requests are too many"))?;
+                Ok((entry.into(), proof(&self.sign(&manifest, &ample)?)?))
+            });
+        made.collect()
+    }
+
     /// A module of a publisher of its own, and records that revoke its key, rightly and wrongly.
     fn revocation(&self, keys: &KeySet) -> Result<Vec<(String, Vec<u8>)>> {
         let brief = keys.test_publisher(BRIEF, &[BRIEF])?;
         let mut manifest = self.manifest(&brief)?;
         manifest.name = name("brief-probe")?;
         manifest.service = None;
-        let own = CapRequest {
-            slot: 3,
-            object: ObjectType::Pool as u8,
-            selector: Selector::OwnPool,
-            rights: (Rights::READ | Rights::CREATE).bits(),
-            badge: None,
-            amount: 0,
-            mandatory: true,
-        };
-        manifest.requests = Bounded::from_vec(vec![own]).map_err(|_| anyhow!("one request is too many"))?;
+        manifest.requests =
+            Bounded::from_vec(vec![own_pool()]).map_err(|_| anyhow!("one request is too many"))?;
         let item = RevokedItem::Key(brief.key.id());
         let signed = |sequence| keys.sign_record(RecordKind::Revocation, &Revocation { sequence, item });
         let record = signed(100)?;
@@ -280,6 +311,19 @@ impl TestData {
             ("the binary signature", "BinarySignature", bytes.len() - sig + 9),
             ("the last byte", "BinarySignature", bytes.len() - 1),
         ]
+    }
+}
+
+/// A request for the own Pool.
+fn own_pool() -> CapRequest {
+    CapRequest {
+        slot: 3,
+        object: ObjectType::Pool as u8,
+        selector: Selector::OwnPool,
+        rights: (Rights::READ | Rights::CREATE).bits(),
+        badge: None,
+        amount: 0,
+        mandatory: true,
     }
 }
 

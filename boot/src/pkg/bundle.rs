@@ -198,6 +198,9 @@ pub struct TestPublisher {
     /// Whether its key is revoked.
     #[serde(default)]
     pub revoked: bool,
+    /// Whether its ceiling is as high as the test publisher's, instead of low.
+    #[serde(default)]
+    pub ample: bool,
 }
 
 impl BundleDescription {
@@ -492,6 +495,7 @@ fn trust_records(input: &BundleInput<'_>) -> Result<(Vec<Certificate>, Vec<Revoc
     for publisher in &input.description.test_publishers {
         let prefixes: Vec<_> = publisher.prefixes.iter().map(String::as_str).collect();
         let made = input.keys.test_publisher(&publisher.name, &prefixes)?;
+        let made = if publisher.ample { input.keys.ample(made) } else { made };
         if publisher.revoked {
             items.push(RevokedItem::Key(made.key.id()));
         }

@@ -228,6 +228,12 @@ impl KeySet {
         };
         Ok(PublisherKey { key, certificate })
     }
+
+    /// A publisher with this one's ceiling.
+    pub fn ample(&self, publisher: PublisherKey) -> PublisherKey {
+        let ceiling = self.publisher.certificate.ceiling.clone();
+        PublisherKey { certificate: Certificate { ceiling, ..publisher.certificate }, ..publisher }
+    }
 }
 
 /// What a publisher of tests may ask for: notifications to signal, its own pool, and no agents.

@@ -4,7 +4,7 @@ use crate::command::Process;
 use crate::demo::Demo;
 use crate::devices;
 use crate::render;
-use crate::slots::{CONTROL, MANAGER, USER_POOL};
+use crate::slots::{CONTROL, KEY_RING, MANAGER, USER_POOL};
 use crate::trace;
 use alloc::format;
 use alloc::string::String;
@@ -212,8 +212,12 @@ pub fn call(name: &Name, words: &str, program: Option<Demo>) -> Outcome {
     if words.len() > text::MAX_TEXT {
         return Err(format!("call: `{name}` takes at most {} bytes of text", text::MAX_TEXT));
     }
-    let found = service::lookup(name).map_err(|error| not_found(name, error))?;
-    let publisher = found.label.publisher;
+    // Whose service of that name is meant says the kernel's KeyRing, and not the registry.
+    let ring = sila_rt::trust::ring(KEY_RING)
+        .map_err(|error| refused("call", &format!("the kernel, about `{name}`,"), error))?;
+    let publisher =
+        ring.publisher_of(name).ok_or_else(|| format!("call: no publisher may use the name `{name}`"))?;
+    let found = service::lookup(&publisher, name).map_err(|error| not_found(name, error))?;
     let region = program
         .map(sealed)
         .transpose()

@@ -13,14 +13,14 @@ use sila_rt::slots::{OwnedSlot, make};
 use sila_rt::{CallError, clock, ipc, op, thread};
 
 /// Holds verifications before their last step, as long as it lives.
-struct Hold;
+pub(crate) struct Hold;
 
 impl Hold {
-    fn new() -> Result<Self, Failure> {
+    pub(crate) fn new() -> Result<Self, Failure> {
         works("TestHoldVerification", op::TestHoldVerification(TEST, 1)).map(|_| Self)
     }
 
-    fn reached(&self) -> Outcome {
+    pub(crate) fn reached(&self) -> Outcome {
         let deadline = clock::after(10 * clock::SECOND);
         while accounts()?.held == 0 {
             if clock::now().is_none_or(|now| now > deadline) {
@@ -40,7 +40,7 @@ impl Drop for Hold {
 
 /// Begins a ProcessCreate in another thread, lets `change` happen when its verification is finished, and gives the
 /// error's number (0 for success).
-fn between(
+pub(crate) fn between(
     operation: impl FnOnce() -> Result<op::Words, CallError> + Send + 'static,
     change: impl FnOnce() -> Outcome,
 ) -> Result<u64, Failure> {
@@ -67,7 +67,7 @@ fn endpoint() -> Result<OwnedSlot, Failure> {
 }
 
 /// Where the process would go: cleared afterwards, whatever came of it.
-const TARGET: Slot = Slot(920);
+pub(crate) const TARGET: Slot = Slot(920);
 
 fn creation(
     lab: &Lab,
@@ -78,7 +78,7 @@ fn creation(
     move || create_in(image, proof, pool, PROBE_PRIORITY, &[(REQUEST_COMMAND, command)], TARGET)
 }
 
-fn nothing_at_target() -> Outcome {
+pub(crate) fn nothing_at_target() -> Outcome {
     refused("the destination", op::CapStatus(TARGET), Error::NoCapability)
 }
 

@@ -6,7 +6,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use core::fmt::{self, Debug};
 use probe::{REQUEST_CLOCK, REQUEST_COMMAND};
-use sila_abi::boot::{Bundle, EntryKind};
+use sila_abi::boot::{Bundle, Entry, EntryKind};
 use sila_abi::protocol::layout::{CLOCK, OWN_POOL};
 use sila_abi::record::Name;
 use sila_abi::{Error, Op, Rights, Slot};
@@ -58,6 +58,12 @@ pub const SCREEN: Slot = Slot(47);
 pub const POLICY: Slot = Slot(48);
 /// The depot's endpoint, to receive from.
 pub const DEPOT: Slot = Slot(49);
+/// A second ModuleManager, whose other agents the runner stands in for.
+pub const JUDGED_MANAGER: Slot = Slot(50);
+/// What that takes for DeepCompression's endpoint, to receive from.
+pub const HOSTILE_COMPRESSION: Slot = Slot(51);
+/// An endpoint for a stand-in of ServiceRegistry, both ends.
+pub const HOSTILE_REGISTRY: Slot = Slot(52);
 /// An empty slot that no test fills for long.
 pub const EMPTY: Slot = Slot(63);
 
@@ -183,6 +189,11 @@ impl Lab {
     /// A test data entry.
     pub fn data(&self, entry: &str) -> Result<&'static [u8], Failure> {
         data_of(&self.bundle, entry)
+    }
+
+    /// Every entry of the boot bundle.
+    pub fn entries(&self) -> impl Iterator<Item = Entry<'static>> + '_ {
+        self.bundle.entries()
     }
 
     /// A test data entry that is a text.

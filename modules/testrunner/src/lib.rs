@@ -18,6 +18,7 @@ mod failing;
 mod flips;
 mod handover;
 mod hardware;
+mod hostile;
 mod isolation;
 mod journal;
 mod lab;
@@ -37,6 +38,7 @@ mod trace;
 mod transfer;
 
 use handover::{deaths, deposits, moving, refusals, states};
+use hostile::{compression, manager, registry, service};
 
 pub use child::{Child, End};
 pub use depot::stand_in_for_the_depot;
@@ -66,6 +68,12 @@ pub const SECOND_CASE: &str = "second.case";
 pub const BAD_PACKAGES: &str = "bad.packages";
 /// The test data entry that lists bad proofs and images: `ERROR PROOF IMAGE what is wrong`.
 pub const BAD_PROOFS: &str = "bad.proofs";
+
+/// The test data entry that lists packages of the bundle whose parts the kernel is given unchecked:
+/// `ERROR HINT MAJOR.MINOR.PATCH what is wrong`, with `none` for an error if the parts that the kernel looks at are good.
+pub const BYPASSES: &str = "bypasses";
+/// A package of the bundle: the probe's image, compressed, under a name of its own.
+pub const PREY: &str = "prey";
 
 /// A test.
 #[derive(Clone, Copy)]
@@ -260,6 +268,33 @@ pub const TESTS: &[Test] = tests! {
         a_destination_filled_during_verification_is_refused
         a_stale_or_forged_revocation_is_refused
         a_key_revoked_during_verification_is_refused;
+    compression:
+        a_decompressor_that_does_its_work_lets_the_module_run
+        a_decompressor_that_returns_other_bytes_is_found_out
+        a_decompressor_has_no_room_for_more_bytes
+        a_decompressor_that_keeps_its_mapping_stops_the_load
+        a_decompressor_that_writes_from_another_thread_stops_the_load
+        a_decompressor_keeps_no_second_capability
+        an_image_is_not_written_between_its_verification_and_its_process;
+    registry:
+        a_registry_that_tells_the_truth_is_believed
+        an_endpoint_of_another_service_is_refused
+        a_service_of_that_name_by_another_publisher_is_refused
+        an_endpoint_of_the_registry_itself_is_refused
+        what_is_no_endpoint_is_refused;
+    manager:
+        a_manager_that_checks_nothing_starts_only_what_was_signed
+        a_manager_forges_no_manifest
+        a_manager_swaps_no_binary
+        a_manager_swaps_nothing_during_the_verification
+        a_manager_grants_no_more_than_the_manifest_asks_for
+        a_manager_grants_nothing_that_the_policy_forbids
+        a_manager_loads_no_old_version
+        a_manager_uses_nothing_that_it_may_only_pass_on;
+    service:
+        a_manager_receives_for_no_service
+        a_manager_lets_no_other_module_receive_for_a_service
+        a_manager_moves_no_label;
     status:
         a_mapping_tells_where_it_is_and_what_it_shows
         an_endpoint_tells_who_receives_and_how_many_wait

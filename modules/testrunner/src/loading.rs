@@ -71,7 +71,7 @@ fn stop(process: u64) -> Outcome {
 }
 
 pub(crate) fn ask(service: &str, question: &str, program: Option<&[u8]>) -> Result<String, Failure> {
-    let found = lookup(&name(service)?);
+    let found = lookup(&name("sila")?, &name(service)?);
     let found = found
         .map_err(|error| Failure::new(format!("looking up {service}"), "success", format!("{error:?}")))?;
     let mut message = Message::with(text::TEXT_CALL, text::encode(question).words());
@@ -102,7 +102,7 @@ pub fn counter_loads_and_counts(_: &Lab) -> Outcome {
     let wrong = ask("counter", "divide", None);
     holds("an unknown operation is an error", wrong.is_err())?;
     stop(module.loaded.process)?;
-    holds("the service is gone", lookup(&name("counter")?).is_err())
+    holds("the service is gone", lookup(&name("sila")?, &name("counter")?).is_err())
 }
 
 pub fn wasm_loads_and_runs_a_program(_: &Lab) -> Outcome {
