@@ -110,7 +110,7 @@ impl Kernel {
             kernel.verifier.prepare_hold();
         }
         kernel.keyring = KeyRing::from_boot(&manifest, root)?;
-        kernel.import_floors(m, &bundle)?;
+        kernel.import_floors(m, &bundle, &manifest)?;
         let mut objects = Vec::new();
         for object in manifest.objects.iter() {
             if let Some(cap) = kernel.boot_object(m, object, info)? {
@@ -138,21 +138,33 @@ impl Kernel {
 
     /// Raises floors as the bundle's unsigned floor record says, each at most as far as a package or boot module of
     /// the bundle goes whose publisher signed for it.
-    fn import_floors(&mut self, m: &mut impl Machine, bundle: &Bundle<'static>) -> Result<(), BootError> {
+    fn import_floors(
+        &mut self,
+        m: &mut impl Machine,
+        bundle: &Bundle<'static>,
+        boot: &Verified<BootManifest>,
+    ) -> Result<(), BootError> {
         let Some(entry) = bundle.first(EntryKind::FloorRecord) else { return Ok(()) };
         let record = FloorRecord::decode(entry.data).map_err(ChainError::from)?;
-        let trusted = self.keyring.trusted();
+        // What is revoked, or lies below a floor, is not there.
+        let ring = &self.keyring;
         let proven = |bytes: &[u8]| {
             let package = Package::parse(bytes).ok()?;
-            chain::verify_manifest(&LoadProof::of_package(&package), &trusted).ok().map(Verified::into_inner)
+            chain::verify_manifest(&LoadProof::of_package(&package), ring).ok().map(Verified::into_inner)
         };
         let present = |floor: &Floor| {
             let packages = bundle.of_kind(EntryKind::Package).filter(|e| e.name == floor.name);
-            let signed = packages.filter_map(|entry| proven(entry.data));
+            let started =
+                boot.modules.iter().filter(|module| module.name == floor.name).filter_map(|module| {
+                    let encoded = bundle.find(EntryKind::ModuleManifest, &module.name)?.data;
+                    chain::verify_boot_module(boot, module, encoded, ring).ok().map(Verified::into_inner)
+                });
+            let signed = packages.filter_map(|entry| proven(entry.data)).chain(started);
             let ours = signed.filter(|m| m.publisher == floor.publisher && m.name == floor.name);
             ours.map(|m| m.security_version).max().unwrap_or(0)
         };
-        self.keyring.import_floors(&record, present).map_err(|_| BootError::Memory)?;
+        let present: Vec<u32> = record.floors.iter().map(present).collect();
+        self.keyring.import_floors(&record, &present).map_err(|_| BootError::Memory)?;
         let state = self.keyring.record();
         m.log(format_args!(
             "floor record: {} floors raised, {} above what the bundle holds",
@@ -260,7 +272,7 @@ impl Kernel {
             .map_err(|e| failed(e.into()))?;
         let plan = endow::plan(&manifest.requests, Authority::BootManifest, |i| {
             let mut source = source_for(&manifest.requests, i, module, objects)?;
-            source.amount = self.amount_of(&source.cap);
+            (source.amount, source.whole) = self.amount_of(&source.cap);
             Some(source)
         });
         let plan = plan.map_err(failed)?;
@@ -356,5 +368,5 @@ fn source_for(
         badge: grant.badge,
         origin: Origin::NONE,
     };
-    Some(Source { cap, parent: None, alive: true, amount: 0 })
+    Some(Source { cap, parent: None, alive: true, amount: 0, whole: 0 })
 }

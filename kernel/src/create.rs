@@ -122,8 +122,9 @@ impl Kernel {
         let plan = endow::plan(&manifest.requests, Authority::Policy(&policy.policy, manifest), |i| {
             let held = load.grants.get(i).copied().flatten()?;
             let found = self.find(caller, held.slot).ok()?;
-            let (alive, amount) = (self.is_alive(found.cap.object), self.amount_of(&found.cap));
-            Some(Source { cap: found.cap, parent: Some(found.id), alive, amount })
+            let alive = self.is_alive(found.cap.object);
+            let (amount, whole) = self.amount_of(&found.cap);
+            Some(Source { cap: found.cap, parent: Some(found.id), alive, amount, whole })
         })?;
         #[cfg(test)]
         let plan = self.spoil(m, load, embryo, plan);
@@ -161,12 +162,17 @@ impl Kernel {
         Ok(caller)
     }
 
-    /// How much a source can give.
-    pub(crate) fn amount_of(&self, cap: &Cap) -> u64 {
+    /// How much a source can give, and how much comes with it.
+    pub(crate) fn amount_of(&self, cap: &Cap) -> (u64, u64) {
         match cap.object.kind {
-            ObjectType::Pool => self.pools.get(id_of(cap)).map_or(0, |p| p.frames.left()),
-            ObjectType::Region => self.regions.get(id_of(cap)).map_or(0, |r| u64::from(r.pages) * 4096),
-            _ => u64::MAX,
+            ObjectType::Pool => {
+                self.pools.get(id_of(cap)).map_or((0, 0), |p| (p.frames.left(), p.frames.limit))
+            }
+            ObjectType::Region => {
+                let bytes = self.regions.get(id_of(cap)).map_or(0, |r| u64::from(r.pages) * 4096);
+                (bytes, bytes)
+            }
+            _ => (u64::MAX, 0),
         }
     }
 

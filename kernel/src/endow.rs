@@ -22,6 +22,8 @@ pub struct Source {
     pub alive: bool,
     /// How much it can give: frames that a Pool has left, bytes of a Region; other types have no amount.
     pub amount: u64,
+    /// How much comes with it: the frames of a Pool's quota, bytes of a Region; of other types 0.
+    pub whole: u64,
 }
 
 /// What one granted request turns into.
@@ -94,8 +96,10 @@ pub fn plan(
     let policy = if let Authority::Policy(policy, _) = authority { policy.sequence } else { 0 };
     let mut plan = Plan { grants: [None; MAX_REQUESTS], policy };
     for ((index, request), entry) in requests.iter().enumerate().zip(&mut plan.grants) {
-        let decision = authority.permit(request, index).and_then(|rule| {
-            let grant = decide(request, source_of(index)).map_err(|e| Fail::with(e, index as u64))?;
+        let source = source_of(index);
+        let whole = source.filter(|_| own_rights(request.selector).is_none()).map_or(0, |s| s.whole);
+        let decision = authority.permit(request, index, whole).and_then(|rule| {
+            let grant = decide(request, source).map_err(|e| Fail::with(e, index as u64))?;
             Ok((Slot(request.slot), grant, Origin { request: index as u8 + 1, rule }))
         });
         match decision {
@@ -109,9 +113,9 @@ pub fn plan(
 
 impl Authority<'_> {
     /// The rule of the policy that permits a request, from 1; 0 for the boot manifest.
-    fn permit(self, request: &CapRequest, index: usize) -> Result<u8, Fail> {
+    fn permit(self, request: &CapRequest, index: usize, whole: u64) -> Result<u8, Fail> {
         let Self::Policy(policy, manifest) = self else { return Ok(0) };
-        policy.permit(manifest, request).map(|rule| rule.saturating_add(1)).map_err(|why| {
+        policy.permit_from(manifest, request, whole).map(|rule| rule.saturating_add(1)).map_err(|why| {
             let closest = match why {
                 Forbidden::NoRule => 0,
                 Forbidden::Rights(rule) | Forbidden::Amount(rule) => u64::from(rule) + 1,
@@ -184,6 +188,7 @@ mod tests {
             parent: None,
             alive: true,
             amount: 0,
+            whole: 0,
         }
     }
 

@@ -33,6 +33,8 @@ pub const MAX_KEYS: usize = 32;
 const MAX_REVOKED: usize = 512;
 /// Module versions whose content is remembered.
 const MAX_SEEN: usize = 1024;
+/// Those of one publisher, so that none keeps others from being loaded.
+const MAX_SEEN_OF_ONE: usize = 256;
 /// Who is told of installed records.
 const MAX_WATCHERS: usize = 4;
 
@@ -190,9 +192,15 @@ impl KeyRing {
         match self.seen.iter().find(|s| s.is(manifest, print)) {
             Some(seen) if seen.manifest != *digest => Err(ChainOrReuse::Reuse),
             // A list that forgot would let a version come back with other content.
-            None if self.seen.len() >= MAX_SEEN => Err(ChainOrReuse::Full),
+            None if !self.has_room_for(manifest) => Err(ChainOrReuse::Full),
             _ => Ok(()),
         }
+    }
+
+    /// Whether another version of this publisher can be remembered.
+    fn has_room_for(&self, manifest: &Manifest) -> bool {
+        let of_one = self.seen.iter().filter(|s| s.publisher == manifest.publisher).count();
+        self.seen.len() < MAX_SEEN && of_one < MAX_SEEN_OF_ONE
     }
 
     /// Why what a process runs could not be loaded any more: 1 its key was revoked, 2 its version, 3 the floor rose.
@@ -235,7 +243,7 @@ impl KeyRing {
             version: manifest.version,
             manifest: digest,
         };
-        if self.seen.len() < MAX_SEEN && !self.seen.iter().any(|s| s.is(manifest, print)) {
+        if self.has_room_for(manifest) && !self.seen.iter().any(|s| s.is(manifest, print)) {
             self.seen.push(entry);
         }
     }

@@ -3,12 +3,12 @@
 //! The kernel trusts none of this and checks manifest and binary again. These checks keep unsigned bytes from the
 //! decompressor, and tell a requester early and exactly what is wrong.
 
-use crate::catalogue::PackageRef;
+use crate::catalogue::{Origin, PackageRef};
 use crate::facts::Facts;
 use crate::keys::Keys;
 use sila_abi::package::{LoadProof, PACKAGE_HEADER_LEN, Package, PackageHeader};
 use sila_abi::protocol::module_manager::{Failure, LoadError};
-use sila_crypto::chain::{ChainError, check_payload, verify_manifest, verify_package};
+use sila_crypto::chain::{ChainError, check_payload, verify_binary, verify_manifest, verify_package};
 use sila_crypto::hash::id_digest;
 
 /// The bytes of a package in the bundle, or in its own Region.
@@ -33,6 +33,12 @@ pub fn verify(bundle: &[u8], package: &PackageRef, keys: &mut Keys) -> Result<Fa
     let verified = verify_package(bytes, keys).map_err(failure)?;
     let manifest = verify_manifest(&LoadProof::of_package(verified.get()), keys).map_err(failure)?;
     check_payload(&verified, &manifest).map_err(failure)?;
+    if package.origin == Origin::Depot {
+        // The package signature does not cover this one, so that somebody could have damaged it on the way; the kernel
+        // would see it, and too late for another package to be tried.
+        let (length, digest) = (manifest.image_len, manifest.image_digest);
+        verify_binary(&manifest, length, &digest, verified.binary_sig, keys).map_err(failure)?;
+    }
     let payload = package.offset + (PACKAGE_HEADER_LEN + verified.manifest.len()) as u64;
     Ok(Facts::of(&manifest, id_digest(verified.manifest), payload))
 }

@@ -132,7 +132,7 @@ macro_rules! for_each_operation {
             76 KeyRingFloor(KeyRing, READ, plain) (index: Word)
                 "Floor number index: a crate::boot::Floor's encoding. Word 0: its length in bytes; word 1: its origin (1 boot manifest, 2 a finalised update, 3 a signed record, 4 imported at boot); words 6 up: the bytes.";
             77 KeyRingAffected(KeyRing, READ, plain) (cursor: Word)
-                "The next process after cursor (0 to start) that runs what could not be loaded any more. Words: cursor, process id, why (1 key revoked, 2 version revoked, 3 below the floor).";
+                "The next process after cursor (0 to start), and whether it runs what could not be loaded any more. Words: cursor, process id, why (0 it could, 1 key revoked, 2 version revoked, 3 below the floor).";
             78 KeyRingWatch(KeyRing, READ, plain) (notification: Cap(Notification, SEND), flags: Word)
                 "Signal these flags whenever a record is installed. At most four watchers (ArenaFull); one whose Notification ended makes room.";
             79 KeyRingCertificate(KeyRing, READ, plain) (index: Word, offset: Word)

@@ -31,8 +31,8 @@ pub struct PolicyRule {
     pub object: u8,
     /// The rights that a request may name: bits of [`Rights`].
     pub rights: u16,
-    /// The most that a request may ask for: frames of a Pool (of the process's own Pool: the frames of the manifest's
-    /// resources), bytes of a Region. Other types have no amount.
+    /// The most that a request may ask for and that its source may hold: frames of a Pool (of the process's own Pool: the
+    /// frames of the manifest's resources), bytes of a Region. Other types have no amount.
     pub amount: u64,
 }
 
@@ -126,8 +126,19 @@ impl PolicyRule {
 impl Policy {
     /// The place of the first rule that permits the request, or how close the closest came.
     pub fn permit(&self, manifest: &Manifest, request: &CapRequest) -> Result<u8, Forbidden> {
+        self.permit_from(manifest, request, 0)
+    }
+
+    /// As [`Self::permit`], with a source that gives so much: the whole of a Pool or Region comes with the capability,
+    /// however little was asked for.
+    pub fn permit_from(
+        &self,
+        manifest: &Manifest,
+        request: &CapRequest,
+        whole: u64,
+    ) -> Result<u8, Forbidden> {
         let asked = request.rights & !Rights::ENDOW.bits();
-        let amount = amount_of(manifest, request);
+        let amount = amount_of(manifest, request).max(whole);
         let mut nearest = Forbidden::NoRule;
         for (place, rule) in (0u8..).zip(&self.rules) {
             if !rule.concerns(&manifest.publisher, &manifest.name, request.object) {

@@ -99,11 +99,12 @@ pub struct Affected {
 /// The kernel's.
 pub fn affected(key_ring: Slot) -> Result<Vec<Affected>, CallError> {
     let mut cursor = 0;
-    every(|_| {
+    let all = every(|_| {
         let [next, process, why, ..] = op::KeyRingAffected(key_ring, cursor)?.words;
         cursor = next;
         Ok(Affected { process, why })
-    })
+    })?;
+    Ok(all.into_iter().filter(|found| found.why != 0).collect())
 }
 
 /// The policy in force.

@@ -17,12 +17,15 @@ use spin::Mutex;
 
 use super::layout::{STACKS, VERIFICATION_STACK};
 
-/// Bytes of the scratch arena.
-pub const SCRATCH: u64 = 512 * 1024;
+/// Bytes of the scratch arena. Each root signature leaves about 84 KiB behind: a root set of eight keys that eight others
+/// sign, too, takes 1.4 MiB.
+pub const SCRATCH: u64 = 2 * 1024 * 1024;
 /// Bytes of a keeping: a certificate with its decoded key, and what decoding takes for a while.
 const KEEPING: u64 = 128 * 1024;
-/// Keepings: as many as records can come into force and not be replaced, and two for those on their way in.
-const KEEPINGS: usize = 20;
+/// Keepings: one for each key of the ring, two for policy and root set, and some for those on their way in and for the
+/// older ones that a job still reads.
+const KEEPINGS: usize = 40;
+const _: () = assert!(KEEPINGS >= kernel::keyring::MAX_KEYS + 2 + 4);
 /// Bytes of all of them.
 pub const KEPT: u64 = KEEPING * KEEPINGS as u64;
 

@@ -8,6 +8,8 @@ use sila_abi::record::Name;
 
 /// Modules that can have a floor.
 const MAX_FLOORS: usize = 1024;
+/// Places that only signed records may take, so that finalised updates do not use up what the root needs.
+const RESERVED: usize = 256;
 
 /// How a floor came to be as high as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,9 +79,13 @@ impl Floors {
         to > 0 && self.find(publisher, name).is_none()
     }
 
-    /// How many modules can still get a floor.
+    /// How many modules can still get a floor by finalised updates.
     pub fn left(&self) -> usize {
-        MAX_FLOORS.saturating_sub(self.list.len())
+        (MAX_FLOORS - RESERVED).saturating_sub(self.list.len())
+    }
+
+    fn room(&self, origin: Origin) -> usize {
+        if origin == Origin::Finalised { self.left() } else { MAX_FLOORS.saturating_sub(self.list.len()) }
     }
 
     /// Raises a floor; true if it was lower.
@@ -94,7 +100,7 @@ impl Floors {
                     *entry = (*to, origin);
                 }
             }
-            Err(_) if self.left() == 0 => return Err(Error::ArenaFull),
+            Err(_) if self.room(origin) == 0 => return Err(Error::ArenaFull),
             Err(at) => {
                 self.order.insert(at, self.list.len() as u16);
                 self.list.push((*to, origin));
@@ -106,7 +112,7 @@ impl Floors {
     /// Raises all of them, or none if there is no room.
     pub fn raise_all(&mut self, all: &[Floor], origin: Origin) -> Result<(), Error> {
         let new = all.iter().filter(|f| self.needs(&f.publisher, &f.name, f.security_version)).count();
-        if new > self.left() {
+        if new > self.room(origin) {
             return Err(Error::ArenaFull);
         }
         all.iter().try_for_each(|floor| self.raise(floor, origin).map(|_| ()))

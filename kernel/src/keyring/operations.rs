@@ -111,19 +111,14 @@ impl Kernel {
         Ok(())
     }
 
-    /// The next process that runs what could not be loaded any more.
+    /// The next process, and whether it runs what could not be loaded any more.
     fn next_affected(&mut self, c: &Invocation) -> Result<Flow, Fail> {
         let running = |p: &Process| matches!(p.state, ProcessState::Created | ProcessState::Running);
-        let mut next: Option<(u64, u64)> = None;
-        for (_, p) in self.processes.iter().filter(|(_, p)| p.number > c.args[0] && running(p)) {
-            if next.is_none_or(|(number, _)| p.number < number)
-                && let Some(why) = self.keyring.objection(&p.identity)
-            {
-                next = Some((p.number, why));
-            }
-        }
-        let (number, why) = next.ok_or(Error::NoMoreEntries)?;
-        Ok(Flow::words(&[number, number, why]))
+        let later = self.processes.iter().filter(|(_, p)| p.number > c.args[0] && running(p));
+        let (_, next) = later.min_by_key(|(_, p)| p.number).ok_or(Error::NoMoreEntries)?;
+        // One process is held against the lists in each call.
+        let why = self.keyring.objection(&next.identity).unwrap_or(0);
+        Ok(Flow::words(&[next.number, next.number, why]))
     }
 
     fn process_identity(&mut self, m: &mut impl Machine, c: &Invocation) -> Result<Flow, Fail> {

@@ -195,18 +195,14 @@ impl KeyRing {
         }
     }
 
-    /// Raises the floors of an unsigned record, each at most to `present`: the highest security version of that module
-    /// that the bundle holds. One that is not there at all raises nothing, so that nobody bricks a module so.
-    pub(crate) fn import_floors(
-        &mut self,
-        record: &FloorRecord,
-        present: impl Fn(&sila_abi::boot::Floor) -> u32,
-    ) -> Result<(), Error> {
-        let clip = |floor: &sila_abi::boot::Floor| {
-            let security_version = floor.security_version.min(present(floor));
+    /// Raises the floors of an unsigned record, each at most to its entry in `present`: the highest security version of
+    /// that module that the bundle holds. One that is not there at all raises nothing, so that nobody bricks a module so.
+    pub(crate) fn import_floors(&mut self, record: &FloorRecord, present: &[u32]) -> Result<(), Error> {
+        let clip = |(floor, present): (&sila_abi::boot::Floor, &u32)| {
+            let security_version = floor.security_version.min(*present);
             sila_abi::boot::Floor { security_version, ..*floor }
         };
-        let taken: Vec<_> = record.floors.iter().map(clip).collect();
+        let taken: Vec<_> = record.floors.iter().zip(present).map(clip).collect();
         let clipped = taken.iter().zip(record.floors.iter()).filter(|(t, f)| t != f).count();
         let higher = |f: &&sila_abi::boot::Floor| f.security_version > self.floors.of(&f.publisher, &f.name);
         let imported = taken.iter().filter(higher).count();

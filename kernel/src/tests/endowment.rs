@@ -48,7 +48,7 @@ fn oracle(r: &CapRequest, source: Option<&Source>) -> Result<(ObjectType, u16, u
 fn source(kind: ObjectType, rights: Rights, badge: u64, alive: bool, amount: u64) -> Source {
     let object = ObjRef { kind, index: 3, generation: 1 };
     let cap = Cap { object, rights, badge, origin: Origin::NONE };
-    Source { cap, parent: Some(CapId::in_cspace(1, 9)), alive, amount }
+    Source { cap, parent: Some(CapId::in_cspace(1, 9)), alive, amount, whole: amount }
 }
 
 fn request(kind: ObjectType, rights: Rights, badge: Option<u64>, amount: u64, mandatory: bool) -> CapRequest {

@@ -159,7 +159,9 @@ impl Trust {
         let mut cursor = 0;
         while let Ok(words) = self.w.invoke(self.a, KEYS, Op::KeyRingAffected, &[cursor]) {
             cursor = words[0];
-            found.push((words[1], words[2]));
+            if words[2] != 0 {
+                found.push((words[1], words[2]));
+            }
         }
         found
     }
@@ -375,8 +377,7 @@ fn an_imported_floor_goes_no_further_than_what_is_there() {
         |text, security_version| Floor { publisher: name("test"), name: name(text), security_version };
     let all = vec![floor("a", 5), floor("b", 9), floor("absent", 7)];
     let record = FloorRecord { sequence: 1, floors: bounded(all) };
-    let present = |f: &Floor| if f.name == name("absent") { 0 } else { 6 };
-    t.w.k.keyring.import_floors(&record, present).unwrap();
+    t.w.k.keyring.import_floors(&record, &[6, 6, 0]).unwrap();
     let ring = &t.w.k.keyring;
     let of = |text| ring.floors().of(&name("test"), &name(text));
     assert_eq!((of("a"), of("b"), of("absent")), (5, 6, 0));
@@ -590,4 +591,36 @@ fn a_request_is_not_granted_from_a_source_that_holds_less() {
     t.w.invoke(t.a, POOL, Op::PoolCreate, &[20, 100, GRANT.0.into()]).unwrap();
     assert_eq!(t.load(&pool(21)).unwrap_err(), (Error::RequestAmount, vec![3]));
     t.load(&pool(20)).unwrap();
+    // What comes with the capability counts, not what was asked for: a rule for less permits none of it.
+    let owner = signer(OWNER);
+    let tight = PolicyRule {
+        name: name("tight"),
+        publisher: None,
+        module: None,
+        object: 0,
+        rights: Rights::USE.bits(),
+        amount: 19,
+    };
+    let own = PolicyRule { name: name("own"), object: 0, amount: 64, module: Some(name("probe")), ..tight };
+    let rules = |rules: &[PolicyRule], sequence| {
+        let policy = sila_abi::policy::Policy { rules: bounded(rules.to_vec()), ..policy(sequence, &owner) };
+        signed(RecordKind::Policy, &policy)
+    };
+    t.install_by(POLICY, Op::PolicyInstall, &rules(&[PolicyRule { object: 8, ..tight }, own], 2)).unwrap();
+    t.load(&pool(1)).unwrap();
+    let pools = PolicyRule { object: ObjectType::Pool as u8, ..tight };
+    let others = [ObjectType::Process, ObjectType::Thread].map(|kind| PolicyRule {
+        name: name(if kind == ObjectType::Thread { "t" } else { "p" }),
+        object: kind as u8,
+        ..own
+    });
+    t.install_by(POLICY, Op::PolicyInstall, &rules(&[pools, others[0], others[1]], 3)).unwrap();
+    let small = module(&owner, |m| {
+        let mut requests = m.requests.to_vec();
+        let last = requests.last_mut().unwrap();
+        (last.object, last.rights, last.amount) = (ObjectType::Pool as u8, Rights::READ.bits(), 0);
+        m.requests = bounded(requests);
+        (m.version.patch, m.resources.frames) = (77, 19);
+    });
+    assert_eq!(t.load(&small).unwrap_err(), (Error::RequestPolicy, vec![3, 1]));
 }

@@ -83,7 +83,6 @@ pub const EXEMPT: &[(&str, &str)] = &[
         "KeyRingInstall",
         "a record is installed once: the first workers have few of them, and the driver installs the newest",
     ),
-    ("KeyRingAffected", "no worker's key or version is revoked, and none is below the floor"),
     ("PolicyInstall", "no policy is signed but the boot manifest's"),
     ("SystemPowerOff", "it would end the run: orders of it name no capability"),
     ("SystemReleaseSerial", "the console has the line: orders of it name no capability"),

@@ -57,6 +57,15 @@ impl RootKeys {
         if set.signatures.len() < usize::from(self.set.threshold) {
             return Err(ChainError::Threshold);
         }
+        // All that costs no decoded key comes first: a decoded key takes memory that is bounded.
+        for signature in &set.signatures {
+            let key =
+                self.set.keys.get(usize::from(signature.key_index)).ok_or(ChainError::UnknownRootKey)?;
+            let scheme = Scheme::find(key.algorithm).map_err(|_| ChainError::PublicKey)?;
+            if signature.bytes.len() != scheme.signature_len {
+                return Err(ChainError::RecordSignature);
+            }
+        }
         for signature in &set.signatures {
             let key =
                 self.set.keys.get(usize::from(signature.key_index)).ok_or(ChainError::UnknownRootKey)?;

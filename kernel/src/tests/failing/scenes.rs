@@ -157,7 +157,7 @@ fn trusting(slot: Slot, op: Op, args: &[u64]) -> Scene {
     let (mut w, a) = world();
     let floor = sila_abi::boot::Floor { publisher: name("test"), name: name("old"), security_version: 2 };
     let record = sila_abi::trust::FloorRecord { sequence: 1, floors: bounded([floor].into()) };
-    w.k.keyring.import_floors(&record, |_| 2).unwrap();
+    w.k.keyring.import_floors(&record, &[2]).unwrap();
     let item = sila_abi::trust::RevokedItem::Key([7; 32]);
     w.k.keyring.take_back(item);
     let object = ObjRef { kind: ObjectType::Policy, index: 0, generation: PERMANENT };

@@ -289,8 +289,8 @@ impl Driver {
             let slot = Slot::from_word(requests.get(i)?.source?)?;
             let found = self.w.k.find(creator, slot).ok()?;
             let alive = self.w.k.is_alive(found.cap.object);
-            let amount = self.w.k.amount_of(&found.cap);
-            Some(Source { cap: found.cap, parent: Some(found.id), alive, amount })
+            let (amount, whole) = self.w.k.amount_of(&found.cap);
+            Some(Source { cap: found.cap, parent: Some(found.id), alive, amount, whole })
         })
         .map_err(|fail| fail.error)?;
         let actor = self.make_actor();
