@@ -34,7 +34,7 @@ fn hostile_managers_gain_nothing() {
     for name in ["ProcessCreate", "KeyRingInstall", "RegionSeal", "EndpointBind"] {
         assert!(done(name), "{name} never succeeded");
     }
-    for error in ["ManifestSignature", "ImageDigest", "BelowFloor", "RequestNotGranted", "LabelMismatch"] {
+    for error in ["ManifestSignature", "ImageDigest", "BelowFloor", "RequestNotGranted", "StillWritable"] {
         assert!(run.results.errors.contains_key(error), "{error} was never seen");
     }
     let looked = run.results.oracle.unwrap();

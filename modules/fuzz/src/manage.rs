@@ -87,7 +87,7 @@ pub fn recipe(r: &mut Random, workers: usize, stock: &Stock<'_>) -> Vec<Step> {
     match r.below(12) {
         0..7 => load(r, &mut s, stock, a),
         7..9 => install(r, &mut s, stock, a),
-        9..11 => steal(r, &mut s, a, b),
+        9..11 => steal(r, &mut s, stock, a, b),
         _ => borrow(r, &mut s, stock, a, b),
     }
     s.0
@@ -213,10 +213,25 @@ fn install(r: &mut Random, s: &mut Script, stock: &Stock<'_>, a: usize) {
 }
 
 /// The receiving side of a labelled endpoint, for somebody else: while its receiver lives, and after its end.
-fn steal(r: &mut Random, s: &mut Script, a: usize, b: usize) {
+fn steal(r: &mut Random, s: &mut Script, stock: &Stock<'_>, a: usize, b: usize) {
+    if !r.once_in(3) {
+        // Somebody to receive in its place.
+        s.clear(b, IMAGE..WEAK + 1);
+        let (pieces, requests) = pieces(r, stock);
+        s.take(b, IMAGE, &pieces);
+        s.op(b, SANDBOX, Op::EndpointCreate, &[0, 0, LINK.into()]);
+        s.op(
+            b,
+            LINK,
+            Op::CapMint,
+            &[BADGED.into(), (Rights::SEND | Rights::GRANT | Rights::COPY).bits().into(), BADGE],
+        );
+        create(r, s, b, requests);
+    }
     s.clear(a, LINK..LINK + 1);
     s.clear(b, LINK..LINK + 1);
-    s.op(a, SANDBOX, Op::EndpointCreate, &[r.below(4) | 1, 0, LINK.into()]);
+    let flags = if r.once_in(4) { r.below(4) } else { 1 | 2 };
+    s.op(a, SANDBOX, Op::EndpointCreate, &[flags, 0, LINK.into()]);
     s.give(a, LINK);
     s.take(b, LINK, &[Gift::Given]);
     s.message(b, Call::Recv, LINK, &[], Receive::default(), NO_WAIT);
