@@ -331,6 +331,9 @@ pub struct FuzzArgs {
     /// Show each call, with its outcome, from this one on
     #[arg(long, value_name = "CALL")]
     pub show: Option<u64>,
+    /// Let the workers hold what ModuleManager holds, and load, endow and install as it would if it were hostile
+    #[arg(long)]
+    pub manager: bool,
 }
 
 /// The options of `fuzz-package`.

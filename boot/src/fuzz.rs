@@ -1,5 +1,6 @@
 //! The command `fuzz`: boots the fuzzer, which makes system calls of ring 3 from a seed, and shows what came of them.
 use crate::cli::FuzzArgs;
+use crate::fuzz_material;
 use crate::fuzz_results::Results;
 use crate::guest::{Options, RunOutcome};
 use crate::outcome::Outcome;
@@ -20,6 +21,8 @@ use std::time::{Duration, Instant};
 
 /// How long the guest may take before the first call, and for each thousand.
 const LIMIT: (u64, u64) = (120, 4);
+/// The same for managers, whose loads are verified.
+const MANAGER_LIMIT: (u64, u64) = (120, 20);
 /// The sequence of the first record that workers install.
 const FIRST_RECORD: u64 = 1000;
 /// How many there are.
@@ -31,7 +34,8 @@ pub fn run(args: &FuzzArgs) -> Result<u8> {
     crate::qemu::firmware()?;
     let fuzzer = Fuzzer::new()?;
     let show = args.show.unwrap_or(u64::MAX);
-    let plan = Plan { skip: args.skip, check: args.check, show, ..Plan::new(args.calls, args.seed) };
+    let manager = args.manager;
+    let plan = Plan { skip: args.skip, check: args.check, show, manager, ..Plan::new(args.calls, args.seed) };
     let first = fuzzer.run(&plan, &mut |line| eprintln!("{line}"))?;
     print!("{}", first.text());
     let mut status = first.status();
@@ -97,7 +101,8 @@ impl Fuzzer {
         let mut options = Options::new(&image.path);
         options.kernel = Some(image.kernel);
         options.board = board();
-        options.timeout = Some(Duration::from_secs(LIMIT.0 + plan.calls / 1000 * LIMIT.1));
+        let limit = if plan.manager { MANAGER_LIMIT } else { LIMIT };
+        options.timeout = Some(Duration::from_secs(limit.0 + plan.calls / 1000 * limit.1));
         let begun = Instant::now();
         let outcome = crate::guest::boot(&options, &mut |line| {
             if let Some(at) = line.strip_prefix("fuzz at ").filter(|at| at.contains("0000 ")) {
@@ -107,7 +112,8 @@ impl Fuzzer {
                 progress(shown);
             }
         })?;
-        let results = Results::read(outcome.results.iter().map(String::as_str));
+        let mut results = Results::read(outcome.results.iter().map(String::as_str));
+        results.manager = plan.manager;
         Ok(Run { seed: plan.seed, results, outcome, took: begun.elapsed() })
     }
 }
@@ -149,6 +155,7 @@ fn test_data(program: &Path, keys: &KeySet) -> Result<Vec<(String, Vec<u8>)>> {
     let damaged = flipped.into_iter().chain([cut]).enumerate();
     data.extend(damaged.map(|(i, bytes)| (format!("{}.{i}", fuzz::DAMAGED_PROOF), bytes)));
     data.push((fuzz::PROOF.to_string(), proof));
+    data.extend(fuzz_material::test_data(&elf, keys)?);
     for i in 0..RECORDS {
         let item = RevokedItem::Key([i as u8 + 1; 32]);
         let record =

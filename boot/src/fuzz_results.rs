@@ -16,6 +16,10 @@ pub struct Results {
     pub calls: BTreeMap<String, Count>,
     /// How often each error was seen.
     pub errors: BTreeMap<String, u64>,
+    /// What the oracle of managers looked at: how often, processes, capabilities, floors that rose, labels.
+    pub oracle: Option<[u64; 5]>,
+    /// Whether workers were managers.
+    pub manager: bool,
     /// At which call something was wrong, and what.
     pub failure: Option<(u64, String)>,
     /// Calls, digest, workers made.
@@ -48,6 +52,10 @@ impl Results {
             "error" => {
                 self.errors.insert(word()?.into(), word()?.parse().ok()?);
             }
+            "oracle" => {
+                let mut number = || word()?.parse().ok();
+                self.oracle = Some([number()?, number()?, number()?, number()?, number()?]);
+            }
             "FAIL" => {
                 let (call, reason) = rest.split_once(' ')?;
                 self.failure = Some((call.parse().ok()?, reason.into()));
@@ -77,8 +85,23 @@ impl Results {
     /// Operations that should have succeeded in a run of this length, and never did.
     pub fn untried(&self) -> Vec<&str> {
         let thorough = self.done.as_ref().is_some_and(|(calls, ..)| *calls >= fuzz::THOROUGH);
+        if self.manager {
+            return if thorough { self.unmanaged() } else { Vec::new() };
+        }
         let exempt = |name: &&str| fuzz::EXEMPT.iter().any(|(op, _)| op == name);
         self.never().filter(|name| thorough && !exempt(name)).collect()
+    }
+
+    /// What managers should have done, been refused or shown the oracle in a long run.
+    fn unmanaged(&self) -> Vec<&str> {
+        let done = |name: &&&str| self.ops.get(**name).is_some_and(|(_, done)| *done > 0);
+        let undone = fuzz::MANAGED.iter().filter(|name| !done(name));
+        let unseen = fuzz::REFUSED.iter().filter(|name| !self.errors.contains_key(**name));
+        let looked = ["looks", "processes", "capabilities", "floors", "labels"]
+            .iter()
+            .zip(self.oracle.unwrap_or_default());
+        let blind = looked.filter(|(_, count)| *count == 0).map(|(what, _)| what);
+        undone.chain(unseen).chain(blind).copied().collect()
     }
 
     /// What came of it, for people.
@@ -93,7 +116,13 @@ impl Results {
                 self.ops.len(),
                 self.errors.len()
             ));
-            for name in self.never() {
+            if let Some([looks, processes, capabilities, floors, labels]) = self.oracle {
+                text.push_str(&format!(
+                    "  the oracle looked {looks} times: at {capabilities} capabilities of {processes} processes, \
+                     {floors} floors that rose, {labels} labels\n"
+                ));
+            }
+            for name in self.never().filter(|_| !self.manager) {
                 let reason = fuzz::EXEMPT.iter().find(|(op, _)| *op == name).map(|(_, why)| *why);
                 text.push_str(&format!("  {name} never succeeded: {}\n", reason.unwrap_or("not yet")));
             }
@@ -132,6 +161,26 @@ mod tests {
         assert!(text.contains("1 of 3 operations") && text.contains("1 different errors"), "{text}");
         assert!(text.contains("TestReport never succeeded: the results channel"), "{text}");
         assert!(text.contains("had to succeed: JobNext"), "{text}");
+        results.done = Some((99_999, "00ff".into(), 7));
+        assert_eq!(results.untried(), [""; 0]);
+    }
+
+    #[test]
+    fn managers_must_have_tried_what_they_are_there_for() {
+        let mut results =
+            Results::read(["fuzz oracle 1 2 3 4 0", "fuzz error BelowFloor 3", "fuzz done 100000 00ff 7"]);
+        results.manager = true;
+        results.ops.insert("ProcessCreate".into(), (4, 1));
+        let untried = results.untried();
+        assert!(
+            untried.contains(&"labels") && untried.contains(&"KeyRevoked") && untried.contains(&"RegionSeal")
+        );
+        assert!(
+            !untried.contains(&"floors")
+                && !untried.contains(&"BelowFloor")
+                && !untried.contains(&"ProcessCreate")
+        );
+        assert!(results.text(1, Duration::ZERO).contains("3 capabilities of 2 processes"));
         results.done = Some((99_999, "00ff".into(), 7));
         assert_eq!(results.untried(), [""; 0]);
     }

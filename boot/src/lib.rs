@@ -17,6 +17,7 @@ pub mod flash;
 #[cfg(test)]
 mod flash_tests;
 pub mod fuzz;
+pub mod fuzz_material;
 pub mod fuzz_package;
 pub mod fuzz_results;
 pub mod gdb;

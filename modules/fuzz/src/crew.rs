@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::vec::Vec;
 use fuzz::generate::Held;
 use fuzz::order::{ANSWER_AT, ANSWER_WORDS, LANE_BYTES, ORDER_WORDS, Order, from_bytes, to_bytes};
-use fuzz::{DAMAGED_PROOF, HELLO, IMAGE, LANES, PROOF, Plan, RECORDS};
+use fuzz::{DAMAGED_PROOF, HELLO, IMAGE, LANES, MANAGER_PROOF, PROOF, Plan, RECORDS};
 use sila_abi::boot::{Bundle, EntryKind};
 use sila_abi::protocol::layout::{CLOCK, OWN_POOL};
 use sila_abi::record::Name;
@@ -17,6 +17,7 @@ use sila_rt::{clock, op};
 
 use crate::hub::Hub;
 use crate::kernel::{BUNDLE, IRQ, JOB, KEYS, POLICY, POOL, PORTS, Reason, SYSTEM, TEST, works};
+use crate::store::Store;
 
 /// Priority of workers, above the driver's.
 const PRIORITY: u64 = 112;
@@ -29,6 +30,8 @@ pub struct Kit {
     records: Vec<(OwnedSlot, u64)>,
     made: usize,
     newest: u64,
+    /// For workers that are managers: what they load, and what else they hold.
+    pub store: Option<Store>,
 }
 
 fn data(bundle: &Bundle<'_>, entry: &str) -> Option<Result<(OwnedSlot, u64), Reason>> {
@@ -54,24 +57,33 @@ impl Kit {
         let several =
             |of: &str| (0..).map_while(|i| data(&bundle, &format!("{of}.{i}"))).collect::<Result<_, _>>();
         let damaged: Vec<(OwnedSlot, u64)> = several(DAMAGED_PROOF)?;
-        let kit = Kit {
+        let mut kit = Kit {
             image: must(IMAGE)?.0,
             proof: must(PROOF)?.0,
             damaged: damaged.into_iter().map(|(slot, _)| slot).collect(),
             records: several(RECORDS)?,
             made: 0,
             newest: 0,
+            store: None,
         };
         let name = Name::new(fuzz::PLAN).map_err(|_| format!("no {}", fuzz::PLAN))?;
         let plan = bundle.find(EntryKind::TestData, &name).map(|e| core::str::from_utf8(e.data));
         let plan = plan.and_then(Result::ok).and_then(Plan::parse);
-        Ok((kit, plan.ok_or("the bundle has no plan")?))
+        let plan = plan.ok_or("the bundle has no plan")?;
+        if plan.manager {
+            kit.proof = must(MANAGER_PROOF)?.0;
+            kit.store = Some(Store::open(&bundle)?);
+        }
+        Ok((kit, plan))
     }
 }
 
 impl Kit {
     /// Installs the newest record, as the first workers have done when later ones come.
     pub fn use_up(&mut self) -> Result<(), Reason> {
+        if self.store.is_some() {
+            return Ok(());
+        }
         self.made = self.records.len();
         let Some((record, length)) = self.records.last() else { return Ok(()) };
         match op::KeyRingInstall(KEYS, record.slot(), *length) {
@@ -147,7 +159,30 @@ impl Worker {
             record.map(|(slot, _)| slot.slot()),
             Some(POLICY),
         ];
-        let grants: Vec<(u16, Slot)> = (3..).zip(grants).filter_map(|(i, slot)| Some((i, slot?))).collect();
+        let managed = [
+            Some(CLOCK),
+            Some(block),
+            Some(bell(0)),
+            Some(bell(1)),
+            Some(sandbox),
+            Some(JOB),
+            Some(hub.slot()),
+            Some(KEYS),
+            Some(kit.image.slot()),
+            Some(kit.proof.slot()),
+            Some(POLICY),
+            // The other agents, and what is only to be passed on: all of them are the driver.
+            Some(hub.slot()),
+            Some(hub.slot()),
+            Some(hub.slot()),
+            Some(hub.slot()),
+            Some(hub.slot()),
+            Some(hub.slot()),
+            Some(BUNDLE),
+        ];
+        let grants = if kit.store.is_some() { &managed[..] } else { &grants[..] };
+        let grants: Vec<(u16, Slot)> =
+            (3..).zip(grants).filter_map(|(i, slot)| Some((i, (*slot)?))).collect();
         let make_it = |dst| {
             process_create(JOB, kit.image.slot(), kit.proof.slot(), POOL, PRIORITY, &grants, dst)
                 .map(|()| op::Words::default())

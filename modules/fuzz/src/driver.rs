@@ -4,6 +4,7 @@ use alloc::format;
 use alloc::vec::{IntoIter, Vec};
 use core::sync::atomic::{AtomicU64, Ordering};
 use fuzz::generate::{self, SOON, STACK, View};
+use fuzz::manage;
 use fuzz::order::Order;
 use fuzz::random::Random;
 use fuzz::recipes::{Gift, Step, recipe};
@@ -17,7 +18,9 @@ use sila_rt::{clock, ipc, op, thread};
 
 use crate::crew::{Kit, Worker};
 use crate::hub::{Hub, Mail};
+use crate::judge::Judge;
 use crate::kernel::{IRQ, JOB, POOL, Reason, SYSTEM, TEST, accounts, check, nap, report, works};
+use crate::store::Store;
 
 /// Workers at a time.
 const WORKERS: usize = 4;
@@ -63,6 +66,9 @@ fn fuzz() -> Result<(), Reason> {
         settled(Some(before))?;
     }
     driver.tally.lines().iter().for_each(|line| report(&format!("fuzz {line}")));
+    if let Some(judge) = &driver.judge {
+        judge.tell();
+    }
     report(&format!("fuzz done {calls} {:016x} {}", driver.tally.digest(), driver.made));
     Ok(())
 }
@@ -126,11 +132,18 @@ struct Driver {
     hand: Vec<OwnedSlot>,
     script: IntoIter<Step>,
     made: u64,
+    /// Of managers.
+    judge: Option<Judge>,
+    /// A process was made, and not looked at yet.
+    made_one: bool,
 }
 
 impl Driver {
     fn new(kit: Kit, plan: Plan) -> Result<Self, Reason> {
+        let judge = kit.store.as_ref().map(Store::judge).transpose()?;
         Ok(Driver {
+            judge,
+            made_one: false,
             kit,
             plan,
             hub: works("the hub", Hub::new())?,
@@ -149,6 +162,9 @@ impl Driver {
     /// So many calls in a world that is made for them and taken apart afterwards.
     fn epoch(&mut self, number: u64, calls: u64) -> Result<(), Reason> {
         self.random = Random::new(self.plan.seed_of(number));
+        if let Some(store) = &mut self.kit.store {
+            store.begin(number)?;
+        }
         // Workers may have moved what it costs to a Pool of theirs.
         works("recharging the Job", op::ChargeTransfer(JOB, OWN_POOL))?;
         let pool = works("the sandbox", make(|dst| op::PoolCreate(POOL, SANDBOX.0, SANDBOX.1, dst)))?;
@@ -160,8 +176,12 @@ impl Driver {
         for _ in 0..calls {
             let call = CALLS.fetch_add(1, Ordering::Relaxed) + 1;
             self.step(call)?;
+            if core::mem::take(&mut self.made_one) {
+                self.judge.as_mut().map_or(Ok(()), Judge::processes)?;
+            }
             if call.is_multiple_of(self.plan.check) {
                 check()?;
+                self.judge.as_mut().map_or(Ok(()), Judge::look)?;
             }
             if call.is_multiple_of(CHECK) {
                 report(&format!("fuzz at {call} {:016x}", self.tally.digest()));
@@ -193,8 +213,14 @@ impl Driver {
     }
 
     fn step(&mut self, call: u64) -> Result<(), Reason> {
-        if self.script.len() == 0 && self.random.once_in(120) {
-            self.script = recipe(&mut self.random, WORKERS).into_iter();
+        let rarity = if self.kit.store.is_some() { 40 } else { 120 };
+        if self.script.len() == 0 && self.random.once_in(rarity) {
+            let managed = self.kit.store.as_ref().filter(|_| !self.random.clone().once_in(5));
+            self.script = match managed {
+                Some(store) => manage::recipe(&mut self.random, WORKERS, &store.stock()),
+                None => recipe(&mut self.random, WORKERS),
+            }
+            .into_iter();
         }
         if self.script.len() > 0
             && self.random.once_in(2)
@@ -220,6 +246,10 @@ impl Driver {
         self.hand.clear();
         for gift in &step.gifts {
             let source = match *gift {
+                Gift::Made(made) => {
+                    self.hand.extend(self.kit.store.as_ref().and_then(|store| store.make(&made)));
+                    continue;
+                }
                 Gift::Given => self.given.as_ref().map(OwnedSlot::slot),
                 Gift::ProcessOf(worker) => self.workers.get(worker).map(Worker::process),
             };
@@ -325,6 +355,7 @@ impl Driver {
             for lane in 0..LANES {
                 if let Some((order, outcome)) = worker.answer(lane) {
                     self.tally.book(&order, outcome);
+                    self.made_one |= makes_process(&order) && outcome.status().is_ok();
                     if CALLS.load(Ordering::Relaxed) >= self.plan.show {
                         report(&format!(
                             "fuzz show   {}.{lane}: {:x} {:?}",
@@ -360,6 +391,9 @@ impl Driver {
             }
             return;
         }
+        if let Some(judge) = &mut self.judge {
+            mail.caps.iter().for_each(|cap| judge.witness(cap.slot()));
+        }
         if mail.label == GIVE {
             self.given = mail.caps.pop().or(self.given.take());
         }
@@ -392,6 +426,9 @@ impl Driver {
         self.hand.clear();
         self.stash.clear();
         self.given = None;
+        if let Some(judge) = &mut self.judge {
+            judge.dismiss();
+        }
         // What workers made goes on without them.
         let free = works("a slot", reserve())?;
         let mut cursor = 0;
@@ -418,6 +455,12 @@ impl Driver {
         self.sandbox = None;
         check()
     }
+}
+
+/// True if this makes a process, if it succeeds.
+fn makes_process(order: &Order) -> bool {
+    let tag = order.tag();
+    tag.call() == sila_abi::syscall::Call::Invoke as u8 && tag.label() == Op::ProcessCreate as u32
 }
 
 /// True if something happens at a time that the order names.

@@ -5,13 +5,15 @@
 //! from the seed alone, and two runs of it have the same digest.
 //!
 //! Lines on the results channel, each beginning with `fuzz `: `at CALLS DIGEST`, `op NAME TRIED DONE`,
-//! `call NAME TRIED DONE`, `error NAME COUNT`, `FAIL CALL REASON`, `done CALLS DIGEST PROCESSES`, `show TEXT`.
+//! `call NAME TRIED DONE`, `error NAME COUNT`, `oracle LOOKS PROCESSES CAPABILITIES FLOORS LABELS`, `FAIL CALL REASON`, `done CALLS DIGEST PROCESSES`, `show TEXT`.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
 pub mod generate;
+pub mod manage;
+pub mod oracle;
 pub mod order;
 pub mod random;
 pub mod recipes;
@@ -29,6 +31,15 @@ pub const PROOF: &str = "fuzz.proof";
 pub const DAMAGED_PROOF: &str = "fuzz.damaged";
 /// The test data entries with signed revocations of what nobody has: this and a number from 0 on.
 pub const RECORDS: &str = "fuzz.record";
+/// The test data entry with the load proof of workers that have what ModuleManager has.
+pub const MANAGER_PROOF: &str = "fuzz.manager";
+/// The test data entries with what a manager loads: this, and a number from 0 on. Images, load proofs, records for the
+/// KeyRing; each proof's entry begins with the number of its image in eight bytes.
+pub const MADE_IMAGES: &str = "fuzz.made.image";
+/// See [`MADE_IMAGES`].
+pub const MADE_PROOFS: &str = "fuzz.made.proof";
+/// See [`MADE_IMAGES`]; one for each epoch, of rising sequence, as long as they last.
+pub const MADE_RECORDS: &str = "fuzz.made.record";
 
 /// Calls between two looks at the kernel's invariants and page tables, if the plan does not say otherwise.
 pub const CHECK: u64 = 1000;
@@ -50,12 +61,14 @@ pub struct Plan {
     pub check: u64,
     /// The first call of those that are shown.
     pub show: u64,
+    /// Whether workers are what ModuleManager would be if it were hostile.
+    pub manager: bool,
 }
 
 impl Plan {
     /// So many calls from a seed.
     pub const fn new(calls: u64, seed: u64) -> Self {
-        Plan { calls, seed, skip: 0, check: CHECK, show: u64::MAX }
+        Plan { calls, seed, skip: 0, check: CHECK, show: u64::MAX, manager: false }
     }
 
     /// The plan that a text says.
@@ -63,12 +76,14 @@ impl Plan {
         let mut numbers = text.split_whitespace().map(|word| word.parse().ok());
         let mut number = || numbers.next().flatten();
         let (calls, seed, skip, check, show) = (number()?, number()?, number()?, number()?, number()?);
-        Some(Plan { calls, seed, skip, check, show })
+        let manager = number()? != 0;
+        Some(Plan { calls, seed, skip, check, show, manager })
     }
 
     /// The text that says it.
     pub fn text(&self) -> alloc::string::String {
-        alloc::format!("{} {} {} {} {}\n", self.calls, self.seed, self.skip, self.check, self.show)
+        let Plan { calls, seed, skip, check, show, manager } = self;
+        alloc::format!("{calls} {seed} {skip} {check} {show} {}\n", u8::from(*manager))
     }
 
     /// Where the numbers of an epoch come from.
@@ -93,6 +108,61 @@ pub const EXEMPT: &[(&str, &str)] = &[
     ),
 ];
 
+/// Operations that must succeed in a thorough run of managers; of the others many want capabilities that those lack.
+pub const MANAGED: &[&str] = &[
+    "CapCopy",
+    "CapMint",
+    "CapRevoke",
+    "EndpointBind",
+    "EndpointCreate",
+    "EndpointLabel",
+    "HandoverCommit",
+    "KeyRingFloor",
+    "KeyRingInstall",
+    "KeyRingState",
+    "MappingProtect",
+    "MappingUnmap",
+    "PolicyRead",
+    "ProcessCreate",
+    "ProcessStart",
+    "ProcessTerminate",
+    "RegionCreate",
+    "RegionMap",
+    "RegionSeal",
+];
+
+/// Refusals that must have been seen in a thorough run of managers.
+pub const REFUSED: &[&str] = &[
+    "AlreadyBound",
+    "BadProof",
+    "BelowFloor",
+    "BinarySignature",
+    "EndowOnly",
+    "GrantUnrequested",
+    "ImageDigest",
+    "ImageSize",
+    "KeyRevoked",
+    "LabelMismatch",
+    "ManifestSignature",
+    "Namespace",
+    "NotReceiver",
+    "NotSealed",
+    "RecordMalformed",
+    "RecordSignature",
+    "RecordStale",
+    "RequestBadge",
+    "RequestCeiling",
+    "RequestNotGranted",
+    "RequestPolicy",
+    "RequestRights",
+    "RequestWrongType",
+    "Sealed",
+    "StillWritable",
+    "UnknownKey",
+    "VersionReuse",
+    "VersionRevoked",
+];
+
 /// Highest priority of workers.
 pub const CEILING: u64 = 116;
 /// Lanes of a worker.
@@ -108,6 +178,10 @@ pub const SANDBOX: u16 = 11;
 pub const JOB: u16 = 12;
 /// The driver's endpoint.
 pub const HUB: Slot = Slot(13);
+/// The KeyRing.
+pub const KEY_RING: u16 = 14;
+/// The policy.
+pub const POLICY: u16 = 24;
 /// A sealed image.
 pub const IMAGE_SLOT: u16 = 20;
 /// Its load proof.
@@ -131,8 +205,11 @@ mod tests {
 
     #[test]
     fn a_plan_survives_its_text() {
-        let plan = Plan { skip: 40_000, check: 10, show: 5, ..Plan::new(60_000, u64::MAX) };
-        assert_eq!(Plan::parse(&plan.text()), Some(plan));
+        for manager in [false, true] {
+            let plan = Plan { skip: 40_000, check: 10, show: 5, manager, ..Plan::new(60_000, u64::MAX) };
+            assert_eq!(Plan::parse(&plan.text()), Some(plan));
+        }
+        let plan = Plan::new(60_000, u64::MAX);
         assert_eq!(Plan::parse("1 2 3"), None);
         assert_ne!(plan.seed_of(1), plan.seed_of(2));
     }

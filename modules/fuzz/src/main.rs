@@ -8,7 +8,9 @@ extern crate alloc;
 mod crew;
 mod driver;
 mod hub;
+mod judge;
 mod kernel;
+mod store;
 mod worker;
 
 use sila_abi::object::ObjectType;

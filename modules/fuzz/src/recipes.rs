@@ -7,6 +7,7 @@ use sila_abi::protocol::layout::{OWN_POOL, OWN_PROCESS, OWN_THREAD};
 use sila_abi::syscall::{Call, FOREVER, NO_WAIT, Receive, Slot, Tag, pack_caps};
 use sila_abi::{Op, Rights};
 
+use crate::manage::Made;
 use crate::order::Order;
 use crate::random::Random;
 use crate::{GIVE, HUB, IMAGE_SLOT, JOB, PROOF_SLOT, SANDBOX, TAKE};
@@ -18,6 +19,8 @@ pub enum Gift {
     Given,
     /// The process of this worker, to manage.
     ProcessOf(usize),
+    /// A piece of what a manager loads.
+    Made(Made),
 }
 
 /// One step of a recipe.
@@ -38,23 +41,32 @@ pub const FIRST: u16 = 40;
 /// One past the last.
 pub const LAST: u16 = 60;
 
-struct Script(Vec<Step>);
+/// Steps that are put together.
+pub(crate) struct Script(pub(crate) Vec<Step>);
 
 impl Script {
-    fn push(&mut self, worker: usize, order: Order) -> &mut Step {
+    pub(crate) fn push(&mut self, worker: usize, order: Order) -> &mut Step {
         let at = self.0.len();
         self.0.push(Step { worker, order, gifts: vec![], end: false });
         // It was pushed just now.
         &mut self.0[at]
     }
 
-    fn op(&mut self, worker: usize, slot: u16, op: Op, args: &[u64]) {
+    pub(crate) fn op(&mut self, worker: usize, slot: u16, op: Op, args: &[u64]) {
         let mut words = [0; 6];
         words.iter_mut().zip(args).for_each(|(to, from)| *to = *from);
         self.push(worker, Order::invoke(slot.into(), op, words));
     }
 
-    fn message(&mut self, worker: usize, call: Call, slot: u16, caps: &[u16], want: Receive, deadline: u64) {
+    pub(crate) fn message(
+        &mut self,
+        worker: usize,
+        call: Call,
+        slot: u16,
+        caps: &[u16],
+        want: Receive,
+        deadline: u64,
+    ) {
         let mut order =
             Order::call(Tag::new(call, 2, caps.len() as u8, GIVE), slot.into(), [1, 2, 0, 0, 0, 0]);
         let slots = core::array::from_fn(|i| Slot(caps.get(i).copied().unwrap_or(0)));
@@ -64,11 +76,11 @@ impl Script {
         self.push(worker, order);
     }
 
-    fn give(&mut self, worker: usize, slot: u16) {
+    pub(crate) fn give(&mut self, worker: usize, slot: u16) {
         self.message(worker, Call::Call, HUB.0, &[slot], Receive::default(), FOREVER);
     }
 
-    fn take(&mut self, worker: usize, base: u16, gifts: &[Gift]) {
+    pub(crate) fn take(&mut self, worker: usize, base: u16, gifts: &[Gift]) {
         let mut order = Order::call(Tag::new(Call::Call, 1, 0, TAKE), HUB.0.into(), [0; 6]);
         let want = Receive { reply: Slot::NONE, base: Slot(base), count: gifts.len() as u8 };
         order.registers[8] = want.to_word();
@@ -76,11 +88,11 @@ impl Script {
         self.push(worker, order).gifts = gifts.to_vec();
     }
 
-    fn clear(&mut self, worker: usize, slots: core::ops::Range<u16>) {
+    pub(crate) fn clear(&mut self, worker: usize, slots: core::ops::Range<u16>) {
         slots.for_each(|slot| self.op(worker, slot, Op::CapDelete, &[]));
     }
 
-    fn end(&mut self, worker: usize) {
+    pub(crate) fn end(&mut self, worker: usize) {
         self.push(worker, Order::call(Tag::new(Call::Yield, 0, 0, 0), 0, [0; 6])).end = true;
     }
 }
