@@ -185,6 +185,19 @@ fn a_bad_package_of_the_highest_version_bricks_nothing() -> Result<(), Failed> {
     ran.want(exact.contains("the package's signature is invalid"), "who insists is told why not")
 }
 
+/// What no signature covers but the binary signature itself: only who checks that one sees it.
+fn a_newer_package_with_a_damaged_binary_signature_bricks_nothing() -> Result<(), Failed> {
+    let (maker, files) = (Maker::new()?, Files::new()?);
+    let mut package = maker.own("counter", "9.0.0")?;
+    *package.last_mut().context("an empty package")? ^= 1;
+    files.put("signature", &package)?;
+    let ran = files.run("!push %signature; load counter; load counter@9.0.0", &[])?;
+    ran.want(line(&ran, "!push %signature").contains("counter 9.0.0"), "the depot believes it")?;
+    ran.want(line(&ran, "load counter").starts_with("counter 0.1.0 by sila runs"), "the good one loads")?;
+    let exact = line(&ran, "load counter@9.0.0");
+    ran.want(exact.contains("the binary's signature is invalid"), "who insists is told why not")
+}
+
 /// More packages than the depot keeps, all of them small.
 fn the_depot_keeps_so_many_packages_and_no_more() -> Result<(), Failed> {
     let (maker, files) = (Maker::new()?, Files::new()?);
@@ -294,6 +307,7 @@ fn main() {
         files_that_are_no_packages_are_refused_with_their_reason
         the_newest_of_bundle_and_depot_is_loaded
         a_bad_package_of_the_highest_version_bricks_nothing
+        a_newer_package_with_a_damaged_binary_signature_bricks_nothing
         the_depot_keeps_so_many_packages_and_no_more
         a_depot_that_has_ended_stops_no_load_of_the_bundle
         a_depot_that_hangs_stops_no_load_of_the_bundle

@@ -458,6 +458,7 @@ fn write_rule(f: &mut core::fmt::Formatter<'_>, number: u64) -> core::fmt::Resul
     let index = |base: u64| number.checked_sub(base).and_then(|index| usize::try_from(index).ok());
     let package = |base| index(base).and_then(|index| PackageError::ALL.get(index));
     let sentence = match number {
+        8 => "the binary's signature is invalid",
         13 => "this version of the module is revoked",
         14 => "the security version lies below the floor",
         15 => "the manifest's resources exceed the publisher's ceiling",
