@@ -16,6 +16,7 @@ mod handover_model;
 mod invariants;
 mod ipc;
 mod journal;
+mod meanwhile;
 mod memory;
 mod model;
 mod priorities;

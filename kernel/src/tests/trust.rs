@@ -18,7 +18,7 @@ use crate::cap::ObjRef;
 use crate::kernel::PERMANENT;
 use crate::machine::Machine;
 
-const POLICY: Slot = Slot(30);
+pub const POLICY: Slot = Slot(30);
 const RECORD: Slot = Slot(31);
 const IMAGE: Slot = Slot(32);
 const PROOF: Slot = Slot(33);
@@ -89,7 +89,7 @@ impl Trust {
         self.install_by(KEYS, Op::KeyRingInstall, bytes)
     }
 
-    fn install_by(&mut self, slot: Slot, op: Op, bytes: &[u8]) -> Result<Vec<u64>, Error> {
+    pub fn install_by(&mut self, slot: Slot, op: Op, bytes: &[u8]) -> Result<Vec<u64>, Error> {
         self.region(RECORD, bytes);
         let done = self.verified(slot, op, &[RECORD.0.into(), bytes.len() as u64], 6);
         self.drop(RECORD);
@@ -120,10 +120,15 @@ impl Trust {
     fn create(&mut self, image: &[u8], proof: &[u8]) -> Result<(), (Error, Vec<u64>)> {
         self.begin_create(image, proof);
         let done = self.finish();
+        self.forget_parts();
+        done.map(|_| ())
+    }
+
+    /// Lets go of what [`Trust::begin_create`] made.
+    pub fn forget_parts(&mut self) {
         self.drop(IMAGE);
         self.drop(PROOF);
         self.w.settle();
-        done.map(|_| ())
     }
 
     /// As [`Trust::load`], with something to set right before the image's capability goes.
@@ -141,7 +146,7 @@ impl Trust {
         done.map(|_| ())
     }
 
-    fn begin_create(&mut self, image: &[u8], proof: &[u8]) {
+    pub fn begin_create(&mut self, image: &[u8], proof: &[u8]) {
         self.region(IMAGE, image);
         self.region(PROOF, proof);
         let page = self.w.k.threads.get(self.a.thread).unwrap().message.unwrap().0;
@@ -175,11 +180,11 @@ fn root() -> SigningKey {
     signer(ROOT)
 }
 
-fn signed<T: sila_abi::trust::Record>(kind: RecordKind, what: &T) -> Vec<u8> {
+pub fn signed<T: sila_abi::trust::Record>(kind: RecordKind, what: &T) -> Vec<u8> {
     record(kind, what, &root(), None)
 }
 
-fn revoke_key(sequence: u64, key: &SigningKey) -> Vec<u8> {
+pub fn revoke_key(sequence: u64, key: &SigningKey) -> Vec<u8> {
     signed(RecordKind::Revocation, &Revocation { sequence, item: RevokedItem::Key(key.id()) })
 }
 
