@@ -93,6 +93,9 @@ pub fn run(program: &[u8], export: &str, args: &[i64], limits: Limits) -> Result
     if program.len() > MAX_PROGRAM_LEN {
         return Err(Trap::ProgramTooLarge);
     }
+    if has_hollow_code(program) {
+        return Err(Trap::InvalidProgram);
+    }
     let engine = Engine::new(&config());
     let module = Module::new(&engine, program).map_err(|error| refused(&error))?;
     if module.imports().next().is_some() {
@@ -114,6 +117,38 @@ pub fn run(program: &[u8], export: &str, args: &[i64], limits: Limits) -> Result
         Some(_) => return Err(Trap::Internal),
     };
     Ok(Outcome { result, fuel_used: limits.fuel.saturating_sub(left) })
+}
+
+/// Number of the section that holds the functions' bodies.
+const CODE_SECTION: u8 = 10;
+/// Bytes that the number of functions takes at most.
+const COUNT_MAX: usize = 5;
+
+/// Whether a code section says that it has no function and yet is longer than that takes. No such program is valid, and
+/// wasmi 2.0.0 divides by the number of functions before it sees that.
+fn has_hollow_code(program: &[u8]) -> bool {
+    let mut rest = program.get(8..).unwrap_or_default();
+    while let Some((&id, tail)) = rest.split_first() {
+        let Some((size, content)) = number(tail) else { return false };
+        if id == CODE_SECTION && size > COUNT_MAX && number(content).is_none_or(|(count, _)| count == 0) {
+            return true;
+        }
+        let Some(next) = content.get(size..) else { return false };
+        rest = next;
+    }
+    false
+}
+
+/// A number of seven bits a byte, least ones first, at most 32 bits; and what follows.
+fn number(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let mut value = 0u32;
+    for (at, byte) in bytes.iter().enumerate().take(COUNT_MAX) {
+        value |= u32::from(byte & 0x7f).checked_shl(u32::try_from(at).ok()?.checked_mul(7)?)?;
+        if byte & 0x80 == 0 {
+            return Some((usize::try_from(value).ok()?, bytes.get(at.checked_add(1)?..)?));
+        }
+    }
+    None
 }
 
 /// Everything is translated before anything runs, with the limits that wasmi advises against hostile programs.

@@ -212,6 +212,21 @@ fn wasm_trap_numbers_are_stable_and_distinct() {
     assert_eq!(Trap::from_code(0), None);
 }
 
+/// wasmi 2.0.0 divides by the number of functions.
+#[test]
+fn wasm_long_code_section_without_functions_is_refused() {
+    let mut bytes = ADD.to_vec();
+    (bytes[29], bytes[30]) = (128, 128);
+    let limits = Limits { fuel: 10_000, memory_pages: 1 };
+    assert_eq!(run(&bytes, "a", &[1, 2], limits), Err(Trap::InvalidProgram));
+    for size in [6u8, 100] {
+        let mut module = EMPTY_MODULE.to_vec();
+        module.extend([10, 0x80 | size, 16, 0]);
+        module.resize(module.len() + 4000, 0);
+        assert_eq!(run(&module, "a", &[], limits), Err(Trap::InvalidProgram));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
