@@ -19,7 +19,7 @@ use zerocopy::IntoBytes;
 fn entries() -> Result<Vec<Content>> {
     let elf = std::fs::read(bare::second_scheme(&toolchain::select()?)?)?;
     let description = ModuleDescription::load(&paths::root()?.join("modules/dilithium/sila.toml"))?;
-    let package = pack_elf(&description, &elf, &test_keys(&paths::state()?)?)?;
+    let package = pack_elf(&description, &elf, &test_keys(&paths::state()?)?.publisher)?;
     let version = Version::parse(&description.module.version).context("no version")?;
     let entry =
         |kind, text: &str, version, data| anyhow::Ok(Content { kind, name: name(text)?, version, data });

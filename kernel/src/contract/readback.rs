@@ -85,7 +85,7 @@ impl Kernel {
             let mut budget = ENTRIES_STEP;
             while walk.address < END && budget > 0 {
                 let (shown, next) = next_span(m, roots.user, walk.address, &mut budget);
-                walk.mapped += u64::from(shown);
+                walk.mapped += shown;
                 walk.address = next;
             }
             return false;
@@ -336,27 +336,31 @@ fn shown(m: &mut impl Machine, root: Frame, address: u64) -> Option<u64> {
     None
 }
 
-/// Whether the page at an address is shown to ring 3, and where the next one can be: behind all that an empty entry above it
-/// leaves out. Each entry looked at takes one off the budget.
-fn next_span(m: &mut impl Machine, root: Frame, address: u64, budget: &mut u32) -> (bool, u64) {
+/// How many pages are shown to ring 3 from an address on, and up to where they were counted: to the next entry that leads
+/// further down, or through the rest of a last-level table. Each entry looked at takes one off the budget.
+fn next_span(m: &mut impl Machine, root: Frame, address: u64, budget: &mut u32) -> (u64, u64) {
     let mut table = root;
     for level in [3u32, 2, 1, 0] {
-        *budget = budget.saturating_sub(1);
         let span = 1u64 << (12 + 9 * level);
-        let behind = (address & !(span - 1)).saturating_add(span);
-        let entry = m.frame(table).get(place(address, level)).copied().unwrap_or(0);
-        if entry & PRESENT == 0 {
-            return (false, behind);
+        let first = place(address, level);
+        let entries = m.frame(table).get(first..).unwrap_or_default();
+        // Empty entries of an upper table are passed over here; of a last one all are looked at.
+        let shown = |entry: &u64| entry & PRESENT != 0;
+        let (count, looked) = match level {
+            0 => (entries.iter().filter(|entry| shown(entry)).count(), entries.len()),
+            _ => (0, entries.iter().take_while(|entry| !shown(entry)).count()),
+        };
+        *budget = budget.saturating_sub(looked as u32 + 1);
+        if level == 0 || looked > 0 {
+            let behind = (address & !(span - 1)).saturating_add(span.saturating_mul(looked as u64));
+            return (count as u64, behind);
         }
-        if level == 0 {
-            return (true, behind);
-        }
-        match Frame::containing(entry & ADDRESS) {
+        match entries.first().and_then(|entry| Frame::containing(entry & ADDRESS)) {
             Some(next) => table = next,
-            None => return (false, behind),
+            None => return (0, (address & !(span - 1)).saturating_add(span)),
         }
     }
-    (false, END)
+    (0, END)
 }
 
 /// The part of a root that ring 3 sees.
