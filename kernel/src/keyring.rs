@@ -258,6 +258,12 @@ impl KeyRing {
         self.watchers = watchers;
     }
 
+    /// Versions that are remembered.
+    #[cfg(test)]
+    pub(crate) fn seen_count(&self) -> usize {
+        self.seen.len()
+    }
+
     /// Every stored decision, for the test that flips their bits.
     #[cfg(test)]
     pub(crate) fn decisions(&mut self) -> impl Iterator<Item = &mut SecureBool> {

@@ -629,3 +629,42 @@ fn a_request_is_not_granted_from_a_source_that_holds_less() {
     });
     assert_eq!(t.load(&small).unwrap_err(), (Error::RequestPolicy, vec![3, 1]));
 }
+
+/// Nobody fills the table of seen versions for everybody: one publisher has a quarter of it.
+#[test]
+fn one_publisher_s_versions_leave_room_for_others() {
+    let mut ring = super::signed::SIGNED.keyring();
+    let mut manifest = super::signed::SIGNED.manifest.clone();
+    let version = |n: u16| Version { major: n / 100 % 10, minor: n / 10 % 10, patch: n % 10 };
+    for n in 0..256 {
+        manifest.version = version(n);
+        assert_eq!(ring.authorise(&manifest, &[1; 32]), Ok(()), "{n}");
+        ring.remember(&manifest, [1; 32]);
+    }
+    assert_eq!(ring.authorise(&manifest, &[1; 32]), Ok(()), "what was seen may come again");
+    manifest.version = version(256);
+    assert_eq!(ring.authorise(&manifest, &[1; 32]), Err(crate::keyring::ChainOrReuse::Full));
+    manifest.publisher = name("another");
+    ring.remember(&manifest, [1; 32]);
+    assert_eq!(ring.seen_count(), 257, "another publisher's version has its place");
+}
+
+/// Finalised updates do not use up what the root needs for its own records.
+#[test]
+fn finalised_floors_leave_room_for_signed_ones() {
+    let mut t = Trust::new();
+    let mut runs = t.w.k.processes.get(t.a.process).unwrap().identity;
+    runs.security_version = 3;
+    while t.w.k.keyring.floors_left() > 0 {
+        runs.name = name(&std::format!("m{}", t.w.k.keyring.floors_left()));
+        t.w.k.keyring.raise_floor(&runs);
+    }
+    assert_eq!(t.state().floors, 768);
+    runs.name = name("late");
+    t.w.k.keyring.raise_floor(&runs);
+    assert_eq!(t.state().floors, 768);
+    let floor = Floor { publisher: name("test"), name: name("late"), security_version: 9 };
+    let record = FloorRecord { sequence: 1, floors: bounded(vec![floor]) };
+    assert!(t.install(&signed(RecordKind::Floors, &record)).is_ok());
+    assert_eq!(t.state().floors, 769);
+}
