@@ -212,6 +212,10 @@ impl Kernel {
             BootObjectKind::SystemControl => permanent(ObjectType::SystemControl, 0),
             BootObjectKind::TestControl if self.is_test_system() => permanent(ObjectType::TestControl, 0),
             BootObjectKind::Clock => permanent(ObjectType::Clock, 0),
+            BootObjectKind::ModuleCache { frames, entries } => {
+                self.make_cache(frames, entries)?;
+                permanent(ObjectType::ModuleCache, 0)
+            }
             BootObjectKind::BundleRegion => {
                 let pages = info.bundle.len().div_ceil(FRAME_SIZE) as u32;
                 reference(ObjectType::Region, self.fixed_region(info.bundle_frame, pages)?)
@@ -339,7 +343,7 @@ impl Kernel {
     }
 
     /// Counts a capability that the kernel itself holds.
-    fn hold(&mut self, cap: &Cap) {
+    pub(crate) fn hold(&mut self, cap: &Cap) {
         self.count_cap(cap.object, 1);
         self.held.push(cap.object);
     }

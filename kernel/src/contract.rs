@@ -9,6 +9,8 @@ use sila_abi::contract::{Contract, MAX_NODES, Operation, When};
 use sila_abi::facts::{self, KernelFact, MODULE_PREDICATE};
 use sila_abi::{Error, record::Name};
 
+use crate::cache::InsertRequest;
+use crate::create::VerifiedLoad;
 use crate::kernel::{Fail, Kernel};
 use crate::machine::Machine;
 
@@ -39,19 +41,24 @@ impl Facts {
     }
 
     /// The first predicate of an operation that does not hold, by its place in the contract.
-    fn first_violated(&self, contract: &Contract, resolved: &Resolved, when: When) -> Option<usize> {
+    fn first_violated(
+        &self,
+        contract: &Contract,
+        resolved: &Resolved,
+        operation: Operation,
+        when: When,
+    ) -> Option<usize> {
         let fact = |node: usize, _: &Name| {
             let number = resolved.get(node).copied()?;
             self.0.get(usize::from(number)).copied()
         };
-        let of_create =
-            |p: &sila_abi::contract::Predicate| p.operation == Operation::Create && p.when == when;
-        if !contract.predicates.iter().any(of_create) {
+        let ours = |p: &sila_abi::contract::Predicate| p.operation == operation && p.when == when;
+        if !contract.predicates.iter().any(ours) {
             return None;
         }
         let values = contract.values(&fact).ok();
         let holds = |p: &_| values.as_ref().is_some_and(|values| values.hold(p));
-        contract.predicates.iter().position(|p| of_create(p) && !holds(p))
+        contract.predicates.iter().position(|p| ours(p) && !holds(p))
     }
 }
 
@@ -79,6 +86,21 @@ impl Own {
     }
 }
 
+fn hold_to_module(
+    m: &mut impl Machine,
+    module: &Contract,
+    resolved: &Resolved,
+    operation: Operation,
+    when: When,
+    facts: &Facts,
+) -> Result<(), Fail> {
+    let Some(at) = facts.first_violated(module, resolved, operation, when) else { return Ok(()) };
+    if let Some(predicate) = module.predicates.get(at) {
+        m.log(format_args!("contract violated: the module's own: {}", predicate.name));
+    }
+    Err(Fail::with(Error::ContractViolated, MODULE_PREDICATE + at as u64))
+}
+
 impl Kernel {
     /// Holds a creation to the kernel's contract and to the module's own.
     pub(crate) fn hold_to_contracts(
@@ -91,18 +113,27 @@ impl Kernel {
     ) -> Result<(), Fail> {
         #[cfg(test)]
         self.sabotage.note(&self.contract, when, facts);
-        if let Some(at) = facts.first_violated(&self.contract.contract, &self.contract.resolved, when) {
+        let own = &self.contract;
+        if let Some(at) = facts.first_violated(&own.contract, &own.resolved, Operation::Create, when) {
             let number = at as u64 + 1;
             let name = facts::violated(number).unwrap_or("unknown");
             m.log(format_args!("contract violated: ProcessCreate: {name}"));
             return Err(Fail::with(Error::ContractViolated, number));
         }
-        if let Some(at) = facts.first_violated(module, resolved, when) {
-            if let Some(predicate) = module.predicates.get(at) {
-                m.log(format_args!("contract violated: the module's own: {}", predicate.name));
-            }
-            return Err(Fail::with(Error::ContractViolated, MODULE_PREDICATE + at as u64));
-        }
-        Ok(())
+        hold_to_module(m, module, resolved, Operation::Create, when, facts)
+    }
+
+    /// Holds an image that is to come into the module cache to its own contract. Its facts are the same before and
+    /// after: nothing of it changes when it comes in.
+    pub(crate) fn hold_to_cache_contract(
+        &self,
+        m: &mut impl Machine,
+        request: &InsertRequest,
+        load: &VerifiedLoad,
+    ) -> Result<(), Fail> {
+        let facts = self.facts_of_image(request, load);
+        let contract = &load.manifest.contract;
+        hold_to_module(m, contract, &load.resolved, Operation::Cache, When::Before, &facts)?;
+        hold_to_module(m, contract, &load.resolved, Operation::Cache, When::After, &facts)
     }
 }

@@ -6,6 +6,7 @@ use sila_abi::sif::Sif;
 use sila_abi::{Error, ObjectType, Rights, Slot};
 use sila_crypto::chain::{BinaryFacts, Verified};
 
+use crate::cache::CachedImageId;
 use crate::cap::{Cap, Origin};
 use crate::contract::Resolved;
 use crate::embryo::{Check, Embryo, Recipe};
@@ -25,18 +26,27 @@ pub struct Held {
     pub cap: Cap,
 }
 
-/// A ProcessCreate that waits for its verification.
+/// What vouches for the image of a load.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Basis {
+    /// A proof that is to be verified: in this Region, pinned.
+    Proof(RegionId),
+    /// The verification by which it came into the module cache.
+    Cache(CachedImageId),
+}
+
+/// A ProcessCreate or ProcessCreateCached that waits for its verification.
 #[derive(Clone, Copy, Debug)]
 pub struct LoadRequest {
     /// The sealed image, pinned.
     pub image: RegionId,
-    /// The proof, pinned.
-    pub proof: RegionId,
+    /// What vouches for it.
+    pub basis: Basis,
     /// Who pays.
     pub pool: PoolId,
     /// The Job it goes into.
     pub job: JobId,
-    /// Job, image, proof and Pool capabilities of the caller.
+    /// Job, image, proof and Pool capabilities of the caller. That to a cached image stands for image and proof.
     pub held: [Held; 4],
     /// Source for each request.
     pub grants: [Option<Held>; MAX_REQUESTS],
@@ -47,6 +57,7 @@ pub struct LoadRequest {
 }
 
 /// What the verification context found out about a load.
+#[derive(Clone, Debug)]
 pub struct VerifiedLoad {
     /// The manifest.
     pub manifest: Verified<Manifest>,
@@ -134,6 +145,9 @@ impl Kernel {
         let check = Check { made_by, verified: hashed, resolved, sources: &sources };
         let process = self.bear(m, embryo, &plan, &load.recipe(manifest, sif, digest), &check)?;
         self.keyring.remember(manifest, digest);
+        if let Basis::Cache(id) = load.basis {
+            self.made_from_cache(id);
+        }
         let object = reference(ObjectType::Process, process);
         let rights = Rights::READ | Rights::MANAGE | Rights::COPY;
         self.install(at, Cap { object, rights, badge: 0, origin: Origin::NONE });
@@ -150,16 +164,21 @@ impl Kernel {
     ) -> Result<ProcessId, Fail> {
         let caller = self.threads.get(thread).map(|t| t.process).ok_or(Error::ObjectGone)?;
         self.recheck(caller, load)?;
-        self.keyring.authorise(manifest, &digest).map_err(|e| match e {
-            ChainOrReuse::Chain(e) => chain_fail(e),
-            ChainOrReuse::Reuse => Error::VersionReuse.into(),
-            ChainOrReuse::Full => Error::ArenaFull.into(),
-        })?;
+        self.authorise_module(manifest, digest)?;
         let requests = manifest.requests.len();
         if let Some(extra) = load.grants.iter().skip(requests).position(Option::is_some) {
             return Err(Fail::with(Error::GrantUnrequested, (requests + extra) as u64));
         }
         Ok(caller)
+    }
+
+    /// Asks whether a module may be loaded now.
+    pub(crate) fn authorise_module(&self, manifest: &Verified<Manifest>, digest: Digest) -> Result<(), Fail> {
+        self.keyring.authorise(manifest, &digest).map_err(|e| match e {
+            ChainOrReuse::Chain(e) => chain_fail(e),
+            ChainOrReuse::Reuse => Error::VersionReuse.into(),
+            ChainOrReuse::Full => Error::ArenaFull.into(),
+        })
     }
 
     /// How much a source can give, and how much comes with it.
@@ -176,15 +195,19 @@ impl Kernel {
         }
     }
 
+    /// Whether a capability is still where it was, and names what lives.
+    pub(crate) fn is_still_held(&self, caller: ProcessId, held: &Held) -> bool {
+        let found = self.find(caller, held.slot);
+        found.is_ok_and(|found| found.cap == held.cap && self.is_alive(found.cap.object))
+    }
+
     /// Everything the request rests on must be as it was when the operation began.
     fn recheck(&self, caller: ProcessId, load: &LoadRequest) -> Result<(), Fail> {
-        let unchanged =
-            |h: &Held| self.find(caller, h.slot).is_ok_and(|f| f.cap == h.cap && self.is_alive(f.cap.object));
-        if !load.held.iter().all(unchanged) {
+        if !load.held.iter().all(|held| self.is_still_held(caller, held)) {
             return Err(Error::SourceGone.into());
         }
         for (i, held) in load.grants.iter().enumerate() {
-            if held.as_ref().is_some_and(|h| !unchanged(h)) {
+            if held.as_ref().is_some_and(|held| !self.is_still_held(caller, held)) {
                 return Err(Fail::with(Error::SourceGone, i as u64));
             }
         }

@@ -97,6 +97,7 @@ rules! {
     Retired = 46, "No thread of a process that passed its service on runs or waits, and only such are held back. Index: thread.";
     Journal = 47, "A Journal's storage is a Region of its own, paid by the same Pool, and its records and index fit. Index: Journal.";
     Budget = 48, "A budget keeps its bounds, a spent one has an alarm for the end of its period; exactly its process's threads are marked, and stand in the background band when they are ready exactly if it is spent; the process of what runs pays. Index: process slot, detail: 0 bounds, 1 alarm, 2 mark, 3 slice, 4 band, 5 payer.";
+    Cached = 49, "Every image of the module cache has a sealed Region that it pins, what was verified of it, and a key that no other has; the cache counts their frames. Index: cached image, or 0 for the count.";
 }
 
 /// A rule that does not hold, and where.
@@ -128,10 +129,11 @@ fn arenas(k: &Kernel) -> [(ObjectType, &dyn ArenaView); ARENAS] {
         (ObjectType::Thread, &k.threads),
         (ObjectType::Handover, &k.handovers),
         (ObjectType::Journal, &k.journals),
+        (ObjectType::CachedImage, &k.cached),
     ]
 }
 
-const ARENAS: usize = 10;
+const ARENAS: usize = 11;
 /// Object types have numbers below this.
 const TYPES: usize = 32;
 
@@ -148,6 +150,7 @@ fn counted(k: &Kernel, kind: ObjectType, index: u32) -> Option<u32> {
         ObjectType::Thread => k.threads.at(index)?.1.caps,
         ObjectType::Handover => k.handovers.at(index)?.1.caps,
         ObjectType::Journal => k.journals.at(index)?.1.caps,
+        ObjectType::CachedImage => k.cached.at(index)?.1.caps,
         _ => return None,
     })
 }
@@ -298,9 +301,23 @@ pub fn check(k: &Kernel, m: &mut impl Machine, s: &mut Scratch) -> Result<(), Br
     ipc::check(k, s)?;
     handovers::check(k, s)?;
     memory::check(k, m, s)?;
+    cached(k)?;
     pools::check(k, s)?;
     frames::check(k, m, s)?;
     pools::settle(k, s)
+}
+
+/// The module cache. (Pins are counted with those of all Regions.)
+fn cached(k: &Kernel) -> Result<(), Broken> {
+    let mut frames = 0;
+    for (id, entry) in k.cached.iter() {
+        let sealed = k.regions.get(entry.image).is_some_and(|r| r.sealed.is_allowed());
+        demand(sealed && entry.load.is_some(), Rule::Cached, id.index(), 0)?;
+        let alone = k.cached.iter().filter(|(_, other)| other.key == entry.key).count() == 1;
+        demand(alone, Rule::Cached, id.index(), 1)?;
+        frames += entry.frames;
+    }
+    demand(frames == k.cache.frames, Rule::Cached, 0u64, frames)
 }
 
 impl Kernel {

@@ -9,6 +9,7 @@ use sila_abi::syscall::{MAX_WORDS, REGISTER_WORDS, Slot, Tag};
 use sila_abi::{Error, ObjectType, Rights};
 
 use crate::cap::{Cap, CapId, Origin};
+use crate::create::Held;
 use crate::kernel::{Fail, Kernel, id_of, reference};
 use crate::machine::Machine;
 use crate::memory::Progress;
@@ -85,6 +86,13 @@ impl Invocation {
 
     pub(crate) fn dst(&self) -> Result<CapId, Error> {
         self.dst.ok_or(Error::SlotOutOfRange)
+    }
+
+    /// A capability argument, to be compared with what stands in its slot later.
+    pub(crate) fn held(&self, at: usize) -> Result<Held, Error> {
+        let found = self.caps.get(at).copied().flatten().ok_or(Error::NoCapability)?;
+        let slot = self.args.get(at).and_then(|word| Slot::from_word(*word)).ok_or(Error::SlotOutOfRange)?;
+        Ok(Held { slot, cap: found.cap })
     }
 
     pub(crate) fn priority(&self, at: usize) -> Result<u8, Error> {
@@ -224,9 +232,12 @@ impl Kernel {
             | Op::Signal
             | Op::NotificationBind
             | Op::NotificationAlarm => self.ipc_operation(m, op, c),
-            Op::ProcessCreate | Op::JobNext | Op::ProcessStart | Op::ProcessTerminate | Op::ProcessStatus => {
-                self.process_operation(m, op, c)
-            }
+            Op::ProcessCreate
+            | Op::ProcessCreateCached
+            | Op::JobNext
+            | Op::ProcessStart
+            | Op::ProcessTerminate
+            | Op::ProcessStatus => self.process_operation(m, op, c),
             Op::ProcessSetBudget => self.process_set_budget(m, c),
             Op::ProcessBudget => self.process_budget(m, c),
             Op::ProcessWatch
@@ -255,6 +266,12 @@ impl Kernel {
             | Op::PolicyStatus
             | Op::PolicyRead
             | Op::ProcessIdentity => self.trust_operation(m, op, c),
+            Op::ModuleCacheInsert
+            | Op::ModuleCacheFind
+            | Op::ModuleCacheStatus
+            | Op::ModuleCacheNext
+            | Op::CachedImageStatus
+            | Op::CachedImageEvict => self.cache_operation(m, op, c),
             Op::SystemPowerOff
             | Op::SystemLog
             | Op::SystemProcess

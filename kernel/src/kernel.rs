@@ -15,6 +15,7 @@ use crate::failing::Failing;
 use crate::frames::FrameTable;
 use crate::handover::Handover;
 use crate::interrupts::Interrupts;
+use crate::cache::{CachedImage, ModuleCache};
 use crate::journal::Journal;
 use crate::keyring::KeyRing;
 use crate::machine::{Frame, Machine};
@@ -35,6 +36,7 @@ pub struct Capacities {
     pub jobs: u32,
     pub handovers: u32,
     pub journals: u32,
+    pub cached: u32,
     pub processes: u32,
     pub threads: u32,
     pub cap_chunks: u16,
@@ -51,6 +53,7 @@ impl Capacities {
         jobs: Job::SLOTS,
         handovers: Handover::SLOTS - 1,
         journals: Journal::SLOTS,
+        cached: CachedImage::SLOTS,
         // The last slots stand for none.
         processes: Process::SLOTS - 1,
         threads: Thread::SLOTS - 1,
@@ -67,6 +70,7 @@ impl Capacities {
             + self.jobs as u64 * cost::<Job>()
             + self.handovers as u64 * cost::<Handover>()
             + self.journals as u64 * cost::<Journal>()
+            + self.cached as u64 * cost::<CachedImage>()
             + self.processes as u64 * cost::<Process>()
             + self.threads as u64 * cost::<Thread>()
             + self.cap_chunks as u64 * CapTable::CHUNK_BYTES
@@ -172,6 +176,7 @@ pub struct Kernel {
     pub(crate) jobs: Arena<Job, { Job::SLOTS as usize }>,
     pub(crate) handovers: Arena<Handover, { Handover::SLOTS as usize }>,
     pub(crate) journals: Arena<Journal, { Journal::SLOTS as usize }>,
+    pub(crate) cached: Arena<CachedImage, { CachedImage::SLOTS as usize }>,
     pub(crate) processes: Arena<Process, { Process::SLOTS as usize }>,
     pub(crate) threads: Arena<Thread, { Thread::SLOTS as usize }>,
     pub(crate) caps: CapTable,
@@ -190,6 +195,7 @@ pub struct Kernel {
     pub(crate) root_pool: PoolId,
     pub(crate) boot_job: Option<JobId>,
     pub(crate) keyring: KeyRing,
+    pub(crate) cache: ModuleCache,
     /// What every creation of a process is held to.
     pub(crate) contract: contract::Own,
     pub(crate) verifier: Verifier,
@@ -245,6 +251,7 @@ impl Kernel {
             jobs: Arena::new(capacities.jobs)?,
             handovers: Arena::new(capacities.handovers)?,
             journals: Arena::new(capacities.journals)?,
+            cached: Arena::new(capacities.cached)?,
             processes: Arena::new(capacities.processes)?,
             threads: Arena::new(capacities.threads)?,
             caps: CapTable::new()?,
@@ -260,6 +267,7 @@ impl Kernel {
             root_pool,
             boot_job: None,
             keyring: KeyRing::default(),
+            cache: ModuleCache::default(),
             contract: contract::Own::new()?,
             verifier: Verifier::default(),
             reap: None,
@@ -596,6 +604,7 @@ impl Kernel {
             ObjectType::Process => self.processes.get_mut(Id::from_parts(i, g)).map(|x| &mut x.caps),
             ObjectType::Thread => self.threads.get_mut(Id::from_parts(i, g)).map(|x| &mut x.caps),
             ObjectType::Journal => self.journals.get_mut(Id::from_parts(i, g)).map(|x| &mut x.caps),
+            ObjectType::CachedImage => self.cached.get_mut(Id::from_parts(i, g)).map(|x| &mut x.caps),
             _ => None,
         }
     }
@@ -615,6 +624,7 @@ impl Kernel {
             ObjectType::Thread => self.threads.get(Id::from_parts(i, g)).is_some(),
             ObjectType::Handover => self.handovers.get(Id::from_parts(i, g)).is_some(),
             ObjectType::Journal => self.journals.get(Id::from_parts(i, g)).is_some(),
+            ObjectType::CachedImage => self.cached.get(Id::from_parts(i, g)).is_some(),
             _ => true,
         }
     }
@@ -671,6 +681,7 @@ impl Kernel {
             self.threads.live(),
             self.handovers.live(),
             self.journals.live(),
+            self.cached.live(),
         ]
         .into_iter()
         .map(u64::from)

@@ -12,6 +12,7 @@ pub mod arena;
 pub mod audit;
 pub mod boot;
 pub mod budget;
+pub mod cache;
 pub mod calibrate;
 pub mod cap;
 pub mod contract;

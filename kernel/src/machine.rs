@@ -135,6 +135,15 @@ pub struct LogRead {
     pub lost: u64,
 }
 
+/// What is to outlive the job that made it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Keep {
+    /// A certificate with its decoded key, a policy or a root set.
+    Record,
+    /// What was verified of an image for the module cache.
+    Image,
+}
+
 /// Frames as the verification context sees them: bytes, read only.
 pub trait FrameReader {
     /// The bytes of a frame that nobody writes to.
@@ -143,8 +152,9 @@ pub trait FrameReader {
     /// Copies the first bytes of a frame, each read once: ring 3 may be writing to it.
     fn copy(&self, frame: Frame, into: &mut [u8]);
 
-    /// From now on what the context allocates is to outlive its job, or no longer. False if there is no room for that.
-    fn keep(&self, on: bool) -> bool;
+    /// From now on what the context allocates is to outlive its job, as a whole in one keeping, or no longer. False if
+    /// there is no room for that.
+    fn keep(&self, what: Option<Keep>) -> bool;
 }
 
 /// Everything the core asks of the hardware.

@@ -5,6 +5,7 @@ use sila_abi::record::{Digest, KeyId, Name, Version};
 
 use crate::arena::{Id, Vacant};
 use crate::budget::Budget;
+use crate::cache::CachedImage;
 use crate::cap::CapId;
 use crate::frames::Epoch;
 use crate::handover::HandoverId;
@@ -49,7 +50,7 @@ macro_rules! priced {
 
 priced! {
     Pool = 256, Region = 2048, Mapping = 4096, Endpoint = 512, Notification = 512, Job = 32,
-    Process = 128, Thread = 512,
+    Process = 128, Thread = 512, CachedImage = 32,
 }
 
 /// The object bytes that one object of this type costs.

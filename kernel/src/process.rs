@@ -100,9 +100,12 @@ impl Kernel {
         }
     }
 
-    /// True if neither a process nor a Region waits for the reaper.
+    /// True if neither a process nor a Region nor the module cache waits for the reaper.
     pub(crate) fn nothing_to_reap(&self) -> bool {
-        self.reap.is_none() && self.dead_regions.is_empty() && !self.verifier.is_abandoned()
+        self.reap.is_none()
+            && self.dead_regions.is_empty()
+            && !self.is_sweeping()
+            && !self.verifier.is_abandoned()
     }
 
     /// One bounded step of reaping; false if nothing is left to do.
@@ -121,7 +124,7 @@ impl Kernel {
             self.end_doomed(m);
             return true;
         }
-        if self.reap_region_step(m) {
+        if self.reap_region_step(m) || self.sweep_step() {
             self.counters.reaper_steps += 1;
             return true;
         }

@@ -81,7 +81,7 @@ impl FrameReader for SimFrames<'_> {
         into.copy_from_slice(&self.bytes(frame)[..into.len()]);
     }
 
-    fn keep(&self, _: bool) -> bool {
+    fn keep(&self, _: Option<crate::machine::Keep>) -> bool {
         true
     }
 }

@@ -3,7 +3,8 @@
 use sila_abi::syscall::{Outcome, REGISTER_WORDS, Slot};
 use sila_abi::{Error, ObjectType, Op, Rights};
 
-use crate::create::{Held, LoadRequest};
+use crate::cache::CachedImageId;
+use crate::create::{Basis, Held, LoadRequest};
 use crate::invoke::{Flow, Invocation, permitted};
 use crate::kernel::{Fail, Kernel, id_of};
 use crate::machine::Machine;
@@ -21,6 +22,7 @@ impl Kernel {
     ) -> Result<Flow, Fail> {
         match op {
             Op::ProcessCreate => self.process_create(m, c),
+            Op::ProcessCreateCached => self.process_create_cached(m, c),
             Op::JobNext => self.job_next(c),
             Op::ProcessStart => self.process_start(c),
             Op::ProcessTerminate => {
@@ -67,39 +69,57 @@ impl Kernel {
     }
 
     fn process_create(&mut self, m: &mut impl Machine, c: &Invocation) -> Result<Flow, Fail> {
-        c.dst()?;
-        let held = |at: usize| -> Result<Held, Error> {
-            let found = c.caps[at].ok_or(Error::NoCapability)?;
-            Ok(Held { slot: Slot(c.args[at] as u16), cap: found.cap })
-        };
-        let (image, proof, pool) = (c.arg_id(0)?, c.arg_id(1)?, c.arg_id(2)?);
-        let job_held = Held { slot: c.slot, cap: c.found.cap };
-        let priority = c.priority(3)?;
-        if self.processes.get(c.process).is_none_or(|p| priority > p.ceiling) {
-            return Err(Error::PriorityTooHigh.into());
-        }
-        self.regions.get(image).ok_or(Error::NotSealed)?.demand_sealed()?;
+        let (image, proof): (RegionId, RegionId) = (c.arg_id(0)?, c.arg_id(1)?);
+        let held = [c.held(0)?, c.held(1)?, c.held(2)?];
         let proof_pages = self.regions.get(proof).map_or(0, |r| r.pages as usize);
         if proof_pages * 4096 > COPY_MAX {
             return Err(Error::BadProof.into());
         }
-        let grants = self.read_grants(m, c)?;
+        self.begin_creation(m, c, (image, Basis::Proof(proof)), held, 2)
+    }
+
+    fn process_create_cached(&mut self, m: &mut impl Machine, c: &Invocation) -> Result<Flow, Fail> {
+        let cached: CachedImageId = c.arg_id(0)?;
+        let image = self.cached.get(cached).map(|entry| entry.image).ok_or(Error::ObjectGone)?;
+        let held = [c.held(0)?, c.held(0)?, c.held(1)?];
+        self.begin_creation(m, c, (image, Basis::Cache(cached)), held, 1)
+    }
+
+    /// Queues a creation. The arguments from `pool` on: Pool, priority, grants, destination.
+    fn begin_creation(
+        &mut self,
+        m: &mut impl Machine,
+        c: &Invocation,
+        (image, basis): (RegionId, Basis),
+        [image_held, proof_held, pool_held]: [Held; 3],
+        pool: usize,
+    ) -> Result<Flow, Fail> {
+        c.dst()?;
+        let priority = c.priority(pool + 1)?;
+        if self.processes.get(c.process).is_none_or(|p| priority > p.ceiling) {
+            return Err(Error::PriorityTooHigh.into());
+        }
+        self.regions.get(image).ok_or(Error::NotSealed)?.demand_sealed()?;
+        let grants = self.read_grants(m, c, c.args[pool + 2])?;
         if !self.can_verify(c.process) {
             return Err(Error::VerificationBusy.into());
         }
         self.count_creation(m.now(), c.id())?;
+        let job_held = Held { slot: c.slot, cap: c.found.cap };
         let load = LoadRequest {
             image,
-            proof,
-            pool,
+            basis,
+            pool: c.arg_id(pool)?,
             job: c.id(),
-            held: [job_held, held(0)?, held(1)?, held(2)?],
+            held: [job_held, image_held, proof_held, pool_held],
             grants,
             priority,
-            dst: Slot(c.args[5] as u16),
+            dst: Slot(c.args[pool + 3] as u16),
         };
         self.pin_region(image, true);
-        self.pin_region(proof, true);
+        if let Basis::Proof(proof) = basis {
+            self.pin_region(proof, true);
+        }
         self.queue_verification(c.thread, Wanted::Load(load))?;
         // The last step makes room for the result, once there is one.
         self.shrink_grown();
@@ -114,14 +134,14 @@ impl Kernel {
         job.creations.take(now, burst, rate).map_err(|wait| Fail::with(Error::RateLimited, wait))
     }
 
-    /// Reads the grant words of a ProcessCreate, once, from the message page.
+    /// Reads the grant words of a creation, once, from the message page.
     fn read_grants(
         &mut self,
         m: &mut impl Machine,
         c: &Invocation,
+        count: u64,
     ) -> Result<[Option<Held>; sila_abi::manifest::MAX_REQUESTS], Fail> {
         let mut grants = [None; sila_abi::manifest::MAX_REQUESTS];
-        let count = c.args[4];
         if count as usize > grants.len() || c.words < REGISTER_WORDS + count as usize {
             return Err(Error::InvalidArgument.into());
         }

@@ -144,6 +144,7 @@ impl Kernel {
                 Wanted::Load(_) => wanted::LOAD,
                 Wanted::Record { .. } => wanted::RECORD,
                 Wanted::Case { .. } => wanted::CASE,
+                Wanted::Insert(_) => wanted::CACHE,
             };
             [what, word, 0]
         });

@@ -6,23 +6,27 @@
 //! type system keeps both from touching it at once.
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
+use sila_abi::contract::{MAX_INIT_FAILURE_CODES, MAX_NODES, MAX_PREDICATES, Node, Predicate};
 use sila_abi::facts::KernelFact;
+use sila_abi::manifest::{CapRequest, Dependency, MAX_DEPENDENCIES, MAX_REQUESTS};
 use sila_abi::package::LoadProof;
 use sila_abi::record::Digest;
 use sila_abi::trust::RecordError;
 use sila_abi::verify_case::VerifyCase;
 use sila_crypto::chain::{self, ChainError};
-use sila_crypto::hash::{BulkHasher, id_digest};
+use sila_crypto::hash::{BulkHasher, id_digest, module_id};
 use sila_crypto::scheme::VerifyingKey;
 
 use crate::arena::Id;
+use crate::cache::InsertRequest;
 use crate::create::{LoadRequest, VerifiedLoad};
 use crate::embryo::Embryo;
 use crate::kernel::Fail;
 use crate::keyring::{Trusted, VerifiedRecord};
-use crate::machine::{FRAME_SIZE, FRAME_WORDS, Frame, FrameReader};
+use crate::machine::{FRAME_SIZE, FRAME_WORDS, Frame, FrameReader, Keep};
 use crate::objects::*;
 
 mod jobs;
@@ -41,6 +45,8 @@ const QUEUE_OF_ONE: usize = 4;
 pub enum Wanted {
     /// A manifest and an image, to make a process.
     Load(LoadRequest),
+    /// A manifest and an image, for the module cache.
+    Insert(InsertRequest),
     /// A root-signed record for the KeyRing.
     Record {
         /// The Region that holds it, pinned.
@@ -73,37 +79,41 @@ pub struct Request {
 /// What was verified: all that the last step of a load takes, so that there is none without the chain's proof.
 ///
 /// ```
+/// # use std::sync::Arc;
 /// # use kernel::{create::VerifiedLoad, keyring::VerifiedRecord, verify::Verdict};
 /// # use sila_abi::{manifest::Manifest, sif::Sif};
 /// # use sila_crypto::{Verified, chain::BinaryFacts};
 /// fn load(manifest: Verified<Manifest>, sif: Verified<Sif>, binary: Verified<BinaryFacts>, record: VerifiedRecord) {
-///     let _ = Verdict::Load(VerifiedLoad { manifest, sif, binary, digest: [0; 32], resolved: [0; 64] });
+///     let _ = Verdict::Load(Arc::new(VerifiedLoad { manifest, sif, binary, digest: [0; 32], resolved: [0; 64] }));
 ///     let _ = Verdict::Record(record);
 /// }
 /// ```
 /// A manifest, an image header, a binary or a record that nobody verified is none:
 /// ```compile_fail,E0308
+/// # use std::sync::Arc;
 /// # use kernel::{create::VerifiedLoad, verify::Verdict};
 /// # use sila_abi::{manifest::Manifest, sif::Sif};
 /// # use sila_crypto::{Verified, chain::BinaryFacts};
 /// fn load(manifest: Manifest, sif: Verified<Sif>, binary: Verified<BinaryFacts>) {
-///     let _ = Verdict::Load(VerifiedLoad { manifest, sif, binary, digest: [0; 32], resolved: [0; 64] });
+///     let _ = Verdict::Load(Arc::new(VerifiedLoad { manifest, sif, binary, digest: [0; 32], resolved: [0; 64] }));
 /// }
 /// ```
 /// ```compile_fail,E0308
+/// # use std::sync::Arc;
 /// # use kernel::{create::VerifiedLoad, verify::Verdict};
 /// # use sila_abi::{manifest::Manifest, sif::Sif};
 /// # use sila_crypto::{Verified, chain::BinaryFacts};
 /// fn load(manifest: Verified<Manifest>, sif: Sif, binary: Verified<BinaryFacts>) {
-///     let _ = Verdict::Load(VerifiedLoad { manifest, sif, binary, digest: [0; 32], resolved: [0; 64] });
+///     let _ = Verdict::Load(Arc::new(VerifiedLoad { manifest, sif, binary, digest: [0; 32], resolved: [0; 64] }));
 /// }
 /// ```
 /// ```compile_fail,E0308
+/// # use std::sync::Arc;
 /// # use kernel::{create::VerifiedLoad, verify::Verdict};
 /// # use sila_abi::{manifest::Manifest, sif::Sif};
 /// # use sila_crypto::{Verified, chain::BinaryFacts};
 /// fn load(manifest: Verified<Manifest>, sif: Verified<Sif>, binary: BinaryFacts) {
-///     let _ = Verdict::Load(VerifiedLoad { manifest, sif, binary, digest: [0; 32], resolved: [0; 64] });
+///     let _ = Verdict::Load(Arc::new(VerifiedLoad { manifest, sif, binary, digest: [0; 32], resolved: [0; 64] }));
 /// }
 /// ```
 /// ```compile_fail,E0308
@@ -113,13 +123,32 @@ pub struct Request {
 ///     let _ = Verdict::Record(revocation);
 /// }
 /// ```
-#[expect(clippy::large_enum_variant, reason = "one verdict exists at a time, inside its job record")]
 pub enum Verdict {
     /// A manifest, and the image that belongs to it.
-    Load(VerifiedLoad),
+    Load(Arc<VerifiedLoad>),
+    /// The same, in memory that outlives the job, and the id under which the module cache will find it.
+    Image(Arc<VerifiedLoad>, Digest),
     /// A record that the root signed.
     Record(VerifiedRecord),
     /// The signature of a test, which is valid. Nothing follows from it.
+    Case,
+}
+
+/// What the context is to do.
+#[derive(Default)]
+enum Task {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Verify a manifest and an image.
+    Load,
+    /// Verify them, and keep what was found out.
+    Image,
+    /// Hand on what was verified when the image came into the cache; `None` if it is gone from there.
+    Cached(Option<Arc<VerifiedLoad>>),
+    /// Verify a record.
+    Record,
+    /// Verify a test's signature.
     Case,
 }
 
@@ -132,8 +161,8 @@ pub struct Work {
     /// Where the proof or record lies, its pages, and how many bytes are wanted.
     source: Option<(Backing, u32, u64)>,
     image: Option<(Backing, u32)>,
-    /// Whether it is a test's signature.
-    case: bool,
+    /// What is to be done.
+    task: Task,
     trusted: Trusted,
     verdict: Option<Result<Verdict, ChainError>>,
 }
@@ -145,7 +174,7 @@ impl Work {
             length: 0,
             source: None,
             image: None,
-            case: false,
+            task: Task::Nothing,
             trusted: Trusted::default(),
             verdict: None,
         }
@@ -161,20 +190,22 @@ impl Work {
     /// Lets go of what the job rested on, and of what came of it.
     fn clear(&mut self) {
         self.trusted = Trusted::default();
-        self.case = false;
+        self.task = Task::Nothing;
         self.verdict = None;
     }
 }
 
-/// Runs a job to its verdict.
+/// Runs a job to its verdict; there is none for an image that has left the cache.
 pub fn run(work: &mut Work, frames: &dyn FrameReader) {
     copy_source(work, frames);
-    let verdict = match work.image {
-        Some((backing, pages)) => verify_load(work, backing, pages, frames),
-        None if work.case => verify_case(work),
-        None => verify_record(work, frames),
+    work.verdict = match core::mem::take(&mut work.task) {
+        Task::Nothing => None,
+        Task::Load => Some(verify_load(work, frames).map(|load| Verdict::Load(Arc::new(load)))),
+        Task::Image => Some(verify_image(work, frames)),
+        Task::Cached(load) => load.map(|load| Ok(Verdict::Load(load))),
+        Task::Record => Some(verify_record(work, frames)),
+        Task::Case => Some(verify_case(work)),
     };
-    work.verdict = Some(verdict);
 }
 
 /// Copies, once, what is to be verified: ring 3 may write to the original meanwhile.
@@ -187,13 +218,9 @@ fn copy_source(work: &mut Work, frames: &dyn FrameReader) {
     work.length = length;
 }
 
-fn verify_load(
-    work: &Work,
-    backing: Backing,
-    pages: u32,
-    frames: &dyn FrameReader,
-) -> Result<Verdict, ChainError> {
+fn verify_load(work: &Work, frames: &dyn FrameReader) -> Result<VerifiedLoad, ChainError> {
     let keys = &work.trusted;
+    let (backing, pages) = work.image.ok_or(ChainError::ImageLength)?;
     let proof =
         LoadProof::parse(work.bytes.get(..work.length).unwrap_or_default()).map_err(ChainError::Proof)?;
     let manifest = chain::verify_manifest(&proof, keys)?;
@@ -207,7 +234,32 @@ fn verify_load(
     let sif = chain::verify_image_header(&manifest, &binary, frames.bytes(first))?;
     let resolved = manifest.contract.resolve(KernelFact::find);
     let digest = id_digest(proof.manifest);
-    Ok(Verdict::Load(VerifiedLoad { manifest, sif, binary, digest, resolved }))
+    Ok(VerifiedLoad { manifest, sif, binary, digest, resolved })
+}
+
+/// The most that is kept of an image: its lists, as long as they may be, and a little for each of them.
+const IMAGE_KEPT: usize = size_of::<VerifiedLoad>()
+    + MAX_REQUESTS * size_of::<CapRequest>()
+    + MAX_DEPENDENCIES * size_of::<Dependency>()
+    + MAX_INIT_FAILURE_CODES * size_of::<u32>()
+    + MAX_NODES * size_of::<Node>()
+    + MAX_PREDICATES * size_of::<Predicate>()
+    + 6 * 32;
+/// Bytes of a keeping for an image.
+pub const IMAGE_KEEPING: usize = 24 << 10;
+const _: () = assert!(IMAGE_KEPT <= IMAGE_KEEPING);
+
+/// Verifies an image for the module cache. What is kept has exactly as much room as it needs.
+fn verify_image(work: &Work, frames: &dyn FrameReader) -> Result<Verdict, ChainError> {
+    let load = verify_load(work, frames)?;
+    let manifest = &load.manifest;
+    let key = module_id(&manifest.publisher, &manifest.name, manifest.version);
+    if !frames.keep(Some(Keep::Image)) {
+        return Err(ChainError::NoMemory);
+    }
+    let kept = Arc::new(load.clone());
+    frames.keep(None);
+    Ok(Verdict::Image(kept, key))
 }
 
 /// The bulk digest of the first `length` bytes of a Region.

@@ -54,8 +54,16 @@ impl Entry {
     }
 
     pub fn release(&mut self, what: Held, actions: &mut Vec<Action>) {
-        let order =
-            [Held::PROCESS, Held::SOURCES, Held::PROOF, Held::JOB, Held::OUTPUT, Held::PACKAGE, Held::GRANTS];
+        let order = [
+            Held::PROCESS,
+            Held::SOURCES,
+            Held::CACHED,
+            Held::PROOF,
+            Held::JOB,
+            Held::OUTPUT,
+            Held::PACKAGE,
+            Held::GRANTS,
+        ];
         for one in order.into_iter().filter(|one| what.contains(*one)) {
             if self.held.contains(one) {
                 self.held.remove(one);
@@ -83,6 +91,8 @@ impl Entry {
             (Stage::Verifying, _) => {
                 actions.extend(self.package.map(|package| Action::Verify(instance, package)));
             }
+            (Stage::Checking, Some(facts)) => actions.push(Action::Check(instance, facts)),
+            (Stage::Caching, _) => actions.push(Action::Cache(instance)),
             (Stage::Allocating, Some(facts)) => actions.push(Action::CreateOutput(instance, facts.image_len)),
             (Stage::Decompressing, _) if self.signalled => {
                 self.signalled = false;
@@ -125,7 +135,7 @@ impl Entry {
     }
 
     pub fn run(&mut self, facts: &Facts, actions: &mut Vec<Action>) {
-        self.release(Held::GRANTS | Held::PROOF | Held::SOURCES | Held::PACKAGE, actions);
+        self.release(Held::GRANTS | Held::PROOF | Held::SOURCES | Held::PACKAGE | Held::CACHED, actions);
         let loaded = Loaded {
             process: self.process,
             version: facts.version,

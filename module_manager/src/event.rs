@@ -35,6 +35,8 @@ bitflags::bitflags! {
         const PROCESS = 1 << 5;
         /// The depot's package.
         const PACKAGE = 1 << 6;
+        /// The image in the module cache.
+        const CACHED = 1 << 7;
     }
 }
 
@@ -56,6 +58,8 @@ pub enum Done {
     Located(Option<Found>),
     /// The facts of the verified package.
     Verified(Box<Facts>),
+    /// The image in the module cache.
+    Cached,
     /// DeepCompression's job.
     Submitted(u64),
     /// DeepCompression has no verdict yet.
@@ -127,6 +131,8 @@ pub enum Action {
     Locate(Instance, Wanted),
     /// Step: verify the package and its manifest.
     Verify(Instance, PackageRef),
+    /// Step: find the image in the module cache.
+    Check(Instance, Box<Facts>),
     /// Step: make a Region for so many bytes, from the requester's Pool.
     CreateOutput(Instance, u64),
     /// Step: hand the payload to DeepCompression, with the largest window that policy permits (as a power of two).
@@ -139,9 +145,11 @@ pub enum Action {
     Seal(Instance),
     /// Step: write the proof.
     BuildProof(Instance, PackageRef),
+    /// Step: offer image and proof to the module cache. That it does not take them is no failure.
+    Cache(Instance),
     /// Step: mint the sources of the requests.
     Endow(Instance, Box<Facts>, Box<Load>),
-    /// Step: let the kernel verify and make the process, with this priority.
+    /// Step: let the kernel make the process, from the cached image or from the parts, with this priority.
     Create(Instance, u8),
     /// Step: hold the process, by its number, against the contract of loading and its own.
     Confirm(Instance, Box<Facts>, Box<Load>, u64),
@@ -166,6 +174,7 @@ impl Done {
         match self {
             Self::Located(_) => matches!(stage, Stage::Locating),
             Self::Verified(_) => matches!(stage, Stage::Verifying),
+            Self::Cached => matches!(stage, Stage::Checking | Stage::Caching),
             Self::Submitted(_) => matches!(stage, Stage::Submitting),
             Self::Created(_) => matches!(stage, Stage::Creating),
             Self::NotReady => matches!(stage, Stage::Collecting),

@@ -304,6 +304,7 @@ impl Manager {
             (Err(_), _) => Trigger::Failed,
             (Ok(Done::NotReady), _) => Trigger::NotReady,
             (Ok(Done::Plain), Stage::Allocating) if entry.is_stored() => Trigger::DoneStored,
+            (Ok(Done::Cached), Stage::Checking) => Trigger::DoneCached,
             (Ok(done), _) if done.belongs_to(stage) => Trigger::Done,
             (Ok(_), _) => return Err(Illegal::Step),
         };
@@ -325,6 +326,13 @@ impl Manager {
         {
             entry.release(Held::PACKAGE, actions);
             trigger = Trigger::Unfit;
+        }
+        if trigger == Trigger::Done
+            && let Some(entry) = self.entry_mut(instance)
+            && entry.held.contains(Held::CACHED)
+        {
+            // The cache has the image now, and pays for it.
+            entry.release(Held::OUTPUT | Held::PROOF, actions);
         }
         self.fire(now, instance, trigger, failure, actions)
     }
@@ -371,6 +379,7 @@ impl Manager {
                 entry.process = process;
                 entry.held.insert(Held::PROCESS);
             }
+            Done::Cached => entry.held.insert(Held::CACHED),
             Done::NotReady | Done::Located(_) => {}
             Done::Plain => match entry.stage {
                 Stage::Allocating => entry.held.insert(Held::OUTPUT),

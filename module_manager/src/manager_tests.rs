@@ -3,9 +3,11 @@ use crate::event::Found;
 use sila_abi::manifest::{Codec, Dependency, ModuleKind};
 use sila_abi::policy::Policy;
 use sila_abi::protocol::module_manager::Loaded;
-use sila_abi::record::{Bounded, Name, VersionRange};
+use sila_abi::record::{Bounded, Digest, Name, VersionRange};
 use std::collections::BTreeMap;
 
+#[path = "manager_tests/cache.rs"]
+mod cache;
 #[path = "manager_tests/depot.rs"]
 mod depot;
 #[path = "manager_tests/policy.rs"]
@@ -94,11 +96,13 @@ fn a_load_goes_through_every_step_and_is_answered_when_ready() {
 fn a_failure_at_each_step_undoes_everything_and_is_reported() {
     let steps = [
         Stage::Verifying,
+        Stage::Checking,
         Stage::Allocating,
         Stage::Submitting,
         Stage::Collecting,
         Stage::Sealing,
         Stage::Proving,
+        Stage::Caching,
         Stage::Endowing,
         Stage::Creating,
         Stage::Confirming,
@@ -122,6 +126,7 @@ fn a_stored_payload_is_copied_and_not_decompressed() {
     let mut world = World::new();
     let request = world.load(CONSOLE, counter());
     world.succeed_with(|facts| facts.codec = Codec::None);
+    world.succeed();
     world.succeed();
     assert!(matches!(world.steps[..], [Action::Copy(..)]));
     world.run_to(Stage::Running);

@@ -2,14 +2,15 @@
 
 use sila_abi::protocol::module_manager::{LoadError, ModuleState};
 
-/// Where a load, and then its module, stands. The cache's steps will come before `Locating` (check) and in place of
-/// `Creating` (cache, create from cache).
+/// Where a load, and then its module, stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
     /// The depot is asked for a package.
     Locating,
     /// The verifier checks package and manifest.
     Verifying,
+    /// The kernel's module cache is searched.
+    Checking,
     /// The output Region is being made.
     Allocating,
     /// The load waits until policy permits one more decompression.
@@ -26,9 +27,11 @@ pub enum Stage {
     Sealing,
     /// The proof of the load is being written.
     Proving,
+    /// The image is offered to the module cache, where the kernel verifies it.
+    Caching,
     /// The sources of the module's capabilities are being made.
     Endowing,
-    /// The kernel verifies and makes the process.
+    /// The kernel makes the process; if the image is not from the cache, it verifies it first.
     Creating,
     /// The process is held against the contracts.
     Confirming,
@@ -51,6 +54,8 @@ pub enum Trigger {
     Done,
     /// The stage's step succeeded, and the payload is stored without codec.
     DoneStored,
+    /// The stage's step found the image in the module cache.
+    DoneCached,
     /// The stage's step failed.
     Failed,
     /// The stage's step failed because of the depot's package, and another one may do.
@@ -115,9 +120,10 @@ impl Illegal {
 
 impl Stage {
     /// Every stage, in order.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Locating,
         Self::Verifying,
+        Self::Checking,
         Self::Allocating,
         Self::Queued,
         Self::Submitting,
@@ -126,6 +132,7 @@ impl Stage {
         Self::Copying,
         Self::Sealing,
         Self::Proving,
+        Self::Caching,
         Self::Endowing,
         Self::Creating,
         Self::Confirming,
@@ -169,6 +176,10 @@ impl Stage {
             Trigger::Done => self.after_done(),
             Trigger::DoneStored => match self {
                 Self::Allocating => Ok(Next::To(Self::Copying)),
+                _ => Err(Illegal::Step),
+            },
+            Trigger::DoneCached => match self {
+                Self::Checking => Ok(Next::To(Self::Endowing)),
                 _ => Err(Illegal::Step),
             },
             Trigger::Failed => match self {
@@ -226,12 +237,14 @@ impl Stage {
     const fn after_done(self) -> Result<Next, Illegal> {
         Ok(Next::To(match self {
             Self::Locating => Self::Verifying,
-            Self::Verifying => Self::Allocating,
+            Self::Verifying => Self::Checking,
+            Self::Checking => Self::Allocating,
             Self::Allocating => Self::Queued,
             Self::Submitting => Self::Decompressing,
             Self::Collecting | Self::Copying => Self::Sealing,
             Self::Sealing => Self::Proving,
-            Self::Proving => Self::Endowing,
+            Self::Proving => Self::Caching,
+            Self::Caching => Self::Endowing,
             Self::Endowing => Self::Creating,
             Self::Creating => Self::Confirming,
             Self::Confirming => Self::Starting,
@@ -248,9 +261,10 @@ impl Stage {
 mod tests {
     use super::*;
 
-    const TRIGGERS: [Trigger; 12] = [
+    const TRIGGERS: [Trigger; 13] = [
         Trigger::Done,
         Trigger::DoneStored,
+        Trigger::DoneCached,
         Trigger::Failed,
         Trigger::Unfit,
         Trigger::Turn,
@@ -308,12 +322,16 @@ mod tests {
         for stage in Stage::ALL {
             for trigger in TRIGGERS {
                 match stage.after(trigger) {
-                    Ok(Next::To(Stage::Allocating)) => assert_eq!(stage, Stage::Verifying),
+                    Ok(Next::To(Stage::Allocating)) => assert_eq!(stage, Stage::Checking),
+                    Ok(Next::To(Stage::Checking)) => assert_eq!(stage, Stage::Verifying),
                     Ok(Next::To(Stage::Verifying)) => assert_eq!(stage, Stage::Locating),
                     Ok(Next::To(Stage::Starting)) => assert_eq!(stage, Stage::Confirming),
                     Ok(Next::To(Stage::Confirming)) => assert_eq!(stage, Stage::Creating),
                     Ok(Next::To(Stage::Creating)) => assert_eq!(stage, Stage::Endowing),
-                    Ok(Next::To(Stage::Endowing)) => assert_eq!(stage, Stage::Proving),
+                    Ok(Next::To(Stage::Endowing)) => {
+                        assert!(matches!(stage, Stage::Checking | Stage::Caching));
+                    }
+                    Ok(Next::To(Stage::Caching)) => assert_eq!(stage, Stage::Proving),
                     Ok(Next::To(Stage::Proving)) => assert_eq!(stage, Stage::Sealing),
                     Ok(Next::To(Stage::Sealing)) => {
                         assert!(matches!(stage, Stage::Collecting | Stage::Copying));

@@ -142,6 +142,8 @@ errors! {
     RateLimited = 99, "policy lets no further process be made in this Job yet (word 0: nanoseconds until it does)";
     ContractViolated = 100, "a predicate of a contract does not hold (word 0 names it)";
     WrongRecord = 101, "the record is of a kind that this operation does not install";
+    NotCached = 102, "the module cache has no such image that could still be loaded";
+    CacheFull = 103, "the module cache has no room: what it keeps is in use, or the image is larger than it may be";
 }
 
 #[cfg(test)]

@@ -45,11 +45,11 @@ object_types! {
     Handover = 9,
     /// An append-only, bounded record of calls and replies.
     Journal = 10,
-    /// Reserved for the module cache: a verified image kept for later loads.
+    /// A verified image that the module cache keeps for later loads.
     CachedImage = 11,
     /// Reserved for sharing: one copy of a library's code for many processes.
     SharedLibrary = 12,
-    /// Reserved for the module cache itself.
+    /// The kernel's cache of verified images.
     ModuleCache = 13,
     /// Public keys, certificates and revocations that verification rests on.
     KeyRing = 14,

@@ -93,6 +93,8 @@ macro_rules! for_each_operation {
                 "Verify the manifest and the sealed image by the KeyRing and make a process, paid from pool, with exactly the endowed CSpace. Words 6 up: one word per grant, request index in bits 16 to 31, source slot in bits 0 to 15. Fails as a whole.";
             41 JobNext(Job, READ, plain) (cursor: Word)
                 "The next process of the Job after cursor (0 to start). Words: cursor, process id, state.";
+            42 ProcessCreateCached(Job, CREATE, blocks) (image: Cap(CachedImage, READ), pool: Cap(Pool, CREATE), priority: Word, grants: Word, dst: Dst)
+                "As ProcessCreate, from an image in the module cache: nothing is verified again but what may have changed, and all that authorises the module is asked anew. Words 6 up: the grants.";
             50 ProcessStart(Process, MANAGE, plain) ()
                 "Let the initial thread run.";
             51 ProcessTerminate(Process, MANAGE, restarts) (code: Word)
@@ -263,6 +265,18 @@ macro_rules! for_each_operation {
                 "Words: the policy's sequence, its encoding's length in bytes, rules, scopes.";
             192 PolicyRead(Policy, READ, plain) (offset: Word)
                 "Up to 112 words of the policy's encoding (crate::policy::Policy) from a word offset on. Word 0: how many follow in words 6 up; word 1: its length in bytes.";
+            200 ModuleCacheInsert(ModuleCache, WRITE, blocks) (image: Cap(Region, MANAGE), proof: Cap(Region, READ), dst: Dst)
+                "Verify the manifest and the sealed image by the KeyRing and keep them for later processes; the image is charged to the cache from now on. The CachedImage goes to dst. What was used longest ago makes room, unless somebody has a capability to it or runs from it.";
+            201 ModuleCacheFind(ModuleCache, CREATE, plain) (key_0: Word, key_1: Word, key_2: Word, key_3: Word, dst: Dst)
+                "The image with this key (sila_crypto::hash::module_id of publisher, name and version, in little-endian words), if the cache has it and it could still be loaded. NotCached otherwise.";
+            202 ModuleCacheStatus(ModuleCache, READ, plain) ()
+                "A crate::status::CacheRecord in words 0 up.";
+            203 ModuleCacheNext(ModuleCache, READ, plain) (cursor: Word)
+                "The next image after the one with number cursor (0 to start): a crate::status::CachedRecord in words 0 up. Word 0: cursor.";
+            205 CachedImageStatus(CachedImage, READ, plain) ()
+                "A crate::status::CachedRecord in words 0 up.";
+            206 CachedImageEvict(CachedImage, MANAGE, plain) ()
+                "Take the image out of the cache: no capability reaches it any more. Processes that run from it go on.";
         }
     };
 }

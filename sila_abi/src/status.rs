@@ -202,3 +202,62 @@ pub struct IdentityRecord {
     /// The publisher's name, padded with zeros.
     pub publisher: [u8; 64],
 }
+
+/// What [`crate::ops::Op::ModuleCacheStatus`] returns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct CacheRecord {
+    /// Images in the cache.
+    pub entries: u64,
+    /// The most there may be: what the boot manifest gave it, or what policy permits if that is less.
+    pub max_entries: u64,
+    /// Frames of these images.
+    pub frames: u64,
+    /// The most there may be, by boot manifest and policy.
+    pub max_frames: u64,
+    /// Searches that found an image.
+    pub hits: u64,
+    /// Searches that found none.
+    pub misses: u64,
+    /// Images that came into the cache.
+    pub inserted: u64,
+    /// Images that made room for others, or were taken out by somebody.
+    pub evicted: u64,
+    /// Images that could no longer be loaded: revoked, below a floor, or against a newer certificate or policy.
+    pub killed: u64,
+}
+
+/// An image of the module cache, as [`crate::ops::Op::ModuleCacheNext`] and
+/// [`crate::ops::Op::CachedImageStatus`] return it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct CachedRecord {
+    /// Its number, which is what to pass to the next ModuleCacheNext: images are counted as they come in.
+    pub cursor: u64,
+    /// Frames that the image takes.
+    pub frames: u64,
+    /// Capabilities to it.
+    pub capabilities: u64,
+    /// Processes that run from it, and creations under way.
+    pub users: u64,
+    /// Processes that were made from it.
+    pub made: u64,
+    /// Rises with each use of any image: the one with the lowest number makes room first.
+    pub used: u64,
+    /// Major << 32 | minor << 16 | patch.
+    pub version: u64,
+    /// The manifest's security version.
+    pub security_version: u64,
+    /// Id digest of the manifest.
+    pub manifest_digest: [u8; 32],
+    /// Id of the key that signed it.
+    pub key_id: [u8; 32],
+    /// Bytes of the name.
+    pub name_len: u64,
+    /// The name, padded with zeros.
+    pub name: [u8; 64],
+    /// Bytes of the publisher's name.
+    pub publisher_len: u64,
+    /// The publisher's name, padded with zeros.
+    pub publisher: [u8; 64],
+}

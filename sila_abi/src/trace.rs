@@ -102,6 +102,8 @@ pub mod wanted {
     pub const RECORD: u64 = 2;
     /// A signature that a test knows the verdict of.
     pub const CASE: u64 = 3;
+    /// An image for the module cache.
+    pub const CACHE: u64 = 4;
 }
 
 /// Stands for the process that the idle CPU runs.

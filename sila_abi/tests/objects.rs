@@ -35,6 +35,8 @@ const STATUS: &[(ObjectType, &[&str])] = &[
         &["KeyRingState", "KeyRingStatus", "KeyRingName", "KeyRingKey", "KeyRingCertificate"],
     ),
     (ObjectType::Policy, &["PolicyStatus", "PolicyRead"]),
+    (ObjectType::ModuleCache, &["ModuleCacheStatus", "ModuleCacheNext"]),
+    (ObjectType::CachedImage, &["CachedImageStatus"]),
     (ObjectType::IrqHandler, &["IrqStatus"]),
     (ObjectType::IoPorts, &["PortStatus"]),
     (ObjectType::Clock, &["ClockNow"]),
@@ -102,6 +104,7 @@ fn bounds(kind: Option<ObjectType>) -> Vec<(&'static str, Bound)> {
     let slots = match kind {
         ObjectType::Handover => Some("kernel/src/handover.rs"),
         ObjectType::Journal => Some("kernel/src/journal.rs"),
+        ObjectType::CachedImage => Some(OBJECTS),
         kind if (kind as u8) < ObjectType::Handover as u8 => Some(OBJECTS),
         _ => None,
     };

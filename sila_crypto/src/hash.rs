@@ -5,7 +5,7 @@
 //! 0010 in the book.
 
 use sha3::{Digest as _, Sha3_256};
-use sila_abi::record::{Digest, KeyId};
+use sila_abi::record::{Digest, KeyId, Name, Version};
 use turboshake::CTurboShake128;
 use turboshake::digest::{ExtendableOutput, Update, XofReader};
 
@@ -54,6 +54,19 @@ pub fn key_id(algorithm: u16, key: &[u8]) -> KeyId {
     let mut hasher = Sha3_256::new();
     sha3::Digest::update(&mut hasher, algorithm.to_le_bytes());
     sha3::Digest::update(&mut hasher, key);
+    hasher.finalize().into()
+}
+
+/// The id of one version of a module, by which the module cache finds it (specification:
+/// `module_identifier_hash`): the id digest of the lengths and bytes of publisher and name, and of the version.
+pub fn module_id(publisher: &Name, name: &Name, version: Version) -> Digest {
+    let mut hasher = Sha3_256::new();
+    for name in [publisher, name] {
+        let bytes = name.as_bytes();
+        sha3::Digest::update(&mut hasher, [bytes.len() as u8]);
+        sha3::Digest::update(&mut hasher, bytes);
+    }
+    sha3::Digest::update(&mut hasher, version.to_word().to_le_bytes());
     hasher.finalize().into()
 }
 

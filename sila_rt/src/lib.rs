@@ -7,6 +7,7 @@
 
 extern crate alloc;
 
+pub mod cache;
 pub mod clock;
 pub mod courier;
 #[cfg(feature = "c-alloc")]

@@ -244,14 +244,34 @@ pub fn process_create(
     grants: &[(u16, Slot)],
     dst: Slot,
 ) -> Result<(), CallError> {
-    let mut words = [0; MAX_WORDS];
     let fixed = [image.0.into(), proof.0.into(), pool.0.into(), priority, grants.len() as u64, dst.0.into()];
+    create_with(job, Op::ProcessCreate, fixed, grants)
+}
+
+/// Creates a process from an image of the module cache.
+///
+/// # Errors
+/// The kernel's; word 0 may name the request.
+pub fn process_create_cached(
+    job: Slot,
+    image: Slot,
+    pool: Slot,
+    priority: u64,
+    grants: &[(u16, Slot)],
+    dst: Slot,
+) -> Result<(), CallError> {
+    let fixed = [image.0.into(), pool.0.into(), priority, grants.len() as u64, dst.0.into(), 0];
+    create_with(job, Op::ProcessCreateCached, fixed, grants)
+}
+
+fn create_with(job: Slot, op: Op, fixed: [u64; 6], grants: &[(u16, Slot)]) -> Result<(), CallError> {
+    let mut words = [0; MAX_WORDS];
     wire::put(&mut words, 0, &fixed);
     let used = words.get_mut(..6 + grants.len()).ok_or(Error::MessageTooLong)?;
     for (word, (request, source)) in used.iter_mut().skip(6).zip(grants) {
         *word = u64::from(*request) << 16 | u64::from(source.0);
     }
-    invoke_long(job, Op::ProcessCreate, used, &mut []).map(|_| ())
+    invoke_long(job, op, used, &mut []).map(|_| ())
 }
 
 /// Bytes of the longest line that a results channel takes.

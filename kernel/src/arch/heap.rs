@@ -12,6 +12,9 @@ use core::arch::asm;
 use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use kernel::cache::CachedImage;
+use kernel::machine::Keep;
+use kernel::objects::Priced;
 use linked_list_allocator::Heap;
 use spin::Mutex;
 
@@ -20,14 +23,38 @@ use super::layout::{STACKS, VERIFICATION_STACK};
 /// Bytes of the scratch arena. Each root signature leaves about 84 KiB behind: a root set of eight keys that eight others
 /// sign, too, takes 1.4 MiB.
 pub const SCRATCH: u64 = 2 * 1024 * 1024;
-/// Bytes of a keeping: a certificate with its decoded key, and what decoding takes for a while.
-const KEEPING: u64 = 128 * 1024;
-/// Keepings: one for each key of the ring, two for policy and root set, and some for those on their way in and for the
-/// older ones that a job still reads.
-const KEEPINGS: usize = 40;
-const _: () = assert!(KEEPINGS >= kernel::keyring::MAX_KEYS + 2 + 4);
+/// Bytes of a keeping for a record: a certificate with its decoded key, and what decoding takes for a while.
+const RECORD: u64 = 128 * 1024;
+/// Keepings for records: one for each key of the ring, two for policy and root set, and some for those on their way in
+/// and for the older ones that a job still reads.
+const RECORDS: usize = 40;
+const _: () = assert!(RECORDS >= kernel::keyring::MAX_KEYS + 2 + 4);
+/// Bytes of a keeping for what was verified of a cached image.
+const IMAGE: u64 = kernel::verify::IMAGE_KEEPING as u64;
+/// Keepings for images: one for each entry of the module cache, and some for those on their way in and for what creations
+/// still rest on.
+const IMAGES: usize = <CachedImage as Priced>::SLOTS as usize + 4;
+const KEEPINGS: usize = RECORDS + IMAGES;
+/// Where those for images begin.
+const FIRST_IMAGE: u64 = RECORD * RECORDS as u64;
 /// Bytes of all of them.
-pub const KEPT: u64 = KEEPING * KEEPINGS as u64;
+pub const KEPT: u64 = FIRST_IMAGE + IMAGE * IMAGES as u64;
+
+/// Offset and bytes of a keeping.
+const fn extent(at: usize) -> (u64, u64) {
+    match at.checked_sub(RECORDS) {
+        None => (at as u64 * RECORD, RECORD),
+        Some(image) => (FIRST_IMAGE + image as u64 * IMAGE, IMAGE),
+    }
+}
+
+/// The keeping that an offset lies in.
+const fn keeping_at(offset: u64) -> usize {
+    match offset.checked_sub(FIRST_IMAGE) {
+        None => (offset / RECORD) as usize,
+        Some(offset) => RECORDS + (offset / IMAGE) as usize,
+    }
+}
 
 /// An arena of blocks that outlive the job that made them.
 struct Keeping {
@@ -89,22 +116,25 @@ pub fn seal() {
 
 /// Empties the scratch arena; the verification context calls it between jobs.
 pub fn reset_scratch() {
-    keep(false);
+    keep(None);
     HEAP.next.store(HEAP.scratch.load(Ordering::Relaxed), Ordering::Relaxed);
 }
 
-/// From now on the verification context allocates from a keeping, or no longer. False if none is free.
-pub fn keep(on: bool) -> bool {
-    if !on {
-        HEAP.keeping.store(0, Ordering::Relaxed);
-        return true;
-    }
-    let free = |k: &Keeping| k.live.load(Ordering::Relaxed) == 0;
-    let Some(at) = HEAP.keepings.iter().position(free) else { return false };
-    if let Some(keeping) = HEAP.keepings.get(at) {
-        // Nothing lives in it: its blocks may be given out anew.
-        keeping.next.store(0, Ordering::Relaxed);
-    }
+/// From now on the verification context allocates from a keeping for this, or no longer. False if none is free.
+pub fn keep(what: Option<Keep>) -> bool {
+    let range = match what {
+        None => {
+            HEAP.keeping.store(0, Ordering::Relaxed);
+            return true;
+        }
+        Some(Keep::Record) => 0..RECORDS,
+        Some(Keep::Image) => RECORDS..KEEPINGS,
+    };
+    let mut ours = HEAP.keepings.iter().enumerate().filter(|(at, _)| range.contains(at));
+    let free = |(_, k): &(usize, &Keeping)| k.live.load(Ordering::Relaxed) == 0;
+    let Some((at, keeping)) = ours.find(free) else { return false };
+    // Nothing lives in it: its blocks may be given out anew.
+    keeping.next.store(0, Ordering::Relaxed);
     HEAP.keeping.store(at + 1, Ordering::Relaxed);
     true
 }
@@ -121,10 +151,11 @@ impl KernelHeap {
     /// A block from the keeping in use.
     fn keep(&self, at: usize, layout: Layout) -> *mut u8 {
         let Some(keeping) = self.keepings.get(at) else { return null_mut() };
-        let base = self.kept.load(Ordering::Relaxed) + at as u64 * KEEPING;
+        let (offset, size) = extent(at);
+        let base = self.kept.load(Ordering::Relaxed) + offset;
         let start = (base + keeping.next.load(Ordering::Relaxed)).next_multiple_of(layout.align() as u64);
         match start.checked_add(layout.size() as u64) {
-            Some(end) if end <= base + KEEPING => {
+            Some(end) if end <= base + size => {
                 keeping.next.store(end - base, Ordering::Relaxed);
                 keeping.live.fetch_add(1, Ordering::Relaxed);
                 start as *mut u8
@@ -138,9 +169,11 @@ impl KernelHeap {
         let Some(offset) = block.checked_sub(self.kept.load(Ordering::Relaxed)).filter(|o| *o < KEPT) else {
             return false;
         };
-        if let Some(keeping) = self.keepings.get((offset / KEEPING) as usize) {
+        let at = keeping_at(offset);
+        if let Some(keeping) = self.keepings.get(at) {
             // The last block's place can be used again, which lets a growing vector stay.
-            let (start, end) = (offset % KEEPING, offset % KEEPING + layout.size() as u64);
+            let start = offset - extent(at).0;
+            let end = start + layout.size() as u64;
             let _moved = keeping.next.compare_exchange(end, start, Ordering::Relaxed, Ordering::Relaxed);
             keeping.live.fetch_sub(1, Ordering::Relaxed);
         }

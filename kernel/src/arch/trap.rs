@@ -552,8 +552,8 @@ impl FrameReader for PhysicalFrames {
         }
     }
 
-    fn keep(&self, on: bool) -> bool {
-        heap::keep(on)
+    fn keep(&self, what: Option<kernel::machine::Keep>) -> bool {
+        heap::keep(what)
     }
 }
 

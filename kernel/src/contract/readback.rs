@@ -11,7 +11,8 @@ use sila_abi::{ObjectType, Slot};
 use sila_crypto::chain::KeySource;
 
 use super::Facts;
-use crate::create::LoadRequest;
+use crate::cache::InsertRequest;
+use crate::create::{Held, LoadRequest, VerifiedLoad};
 use crate::embryo::Recipe;
 use crate::endow::Plan;
 use crate::kernel::Kernel;
@@ -132,20 +133,43 @@ impl Kernel {
             found
                 .is_some_and(|f| f.cap.rights.contains(sila_abi::Rights::READ) && self.is_alive(f.cap.object))
         };
-        let pages = image.map_or(0, |i| u64::from(i.pages));
-        let key = self.keyring.is_key_revoked(&r.manifest.key_id);
-        let whole = r.manifest.image_len.div_ceil(FRAME_SIZE as u64) == pages;
-        facts.set(F::ImageSealed, image.is_some_and(|i| i.sealed.is_allowed()).into());
         facts.set(F::ImageReadable, held(1).into());
-        facts.set(F::ImagePages, pages);
-        facts.set(F::ImageBytes, r.manifest.image_len);
         facts.set(F::ProofHeld, held(2).into());
+        self.image_facts(&mut facts, image, r.manifest, verified);
+        self.request_facts(&mut facts, r.manifest, plan);
+        manifest_facts(&mut facts, r.manifest, r.sif);
+        facts.set(F::Frames, r.quota.0);
+        facts.set(F::ObjectBytes, r.quota.1);
+        facts.set(F::Priority, r.priority.into());
+        facts
+    }
+
+    /// What holds of an image that is to come into the module cache: all that is known without a process.
+    pub(crate) fn facts_of_image(&self, request: &InsertRequest, load: &VerifiedLoad) -> Facts {
+        let mut facts = Facts::new();
+        let VerifiedLoad { manifest, sif, binary, .. } = load;
+        let readable = |held: &Held| held.cap.rights.contains(sila_abi::Rights::READ);
+        let verified = binary.image_digest == manifest.image_digest && binary.image_len == manifest.image_len;
+        let [_, image, proof] = &request.held;
+        facts.set(F::ImageReadable, readable(image).into());
+        facts.set(F::ProofHeld, readable(proof).into());
+        self.image_facts(&mut facts, self.regions.get(request.image), manifest, verified);
+        manifest_facts(&mut facts, manifest, sif);
+        facts.set(F::Frames, manifest.resources.frames);
+        facts.set(F::ObjectBytes, manifest.resources.object_bytes);
+        facts
+    }
+
+    fn image_facts(&self, facts: &mut Facts, image: Option<&Region>, manifest: &Manifest, verified: bool) {
+        let pages = image.map_or(0, |i| u64::from(i.pages));
+        let key = self.keyring.is_key_revoked(&manifest.key_id);
+        let whole = manifest.image_len.div_ceil(FRAME_SIZE as u64) == pages;
+        facts.set(F::ImageSealed, image.is_some_and(|i| i.sealed.is_allowed()).into());
+        facts.set(F::ImagePages, pages);
+        facts.set(F::ImageBytes, manifest.image_len);
         facts.set(F::KeyUsable, (key == Ok(false)).into());
         facts.set(F::BinaryVerified, (verified && whole).into());
-        self.request_facts(&mut facts, r.manifest, plan);
-        manifest_facts(&mut facts, r);
-        facts.set(F::Floor, self.keyring.floor(&r.manifest.publisher, &r.manifest.name).into());
-        facts
+        facts.set(F::Floor, self.keyring.floor(&manifest.publisher, &manifest.name).into());
     }
 
     fn request_facts(&self, facts: &mut Facts, manifest: &Manifest, plan: &Plan) {
@@ -260,8 +284,7 @@ impl Kernel {
 }
 
 /// What the manifest and the image's header say, for contracts of modules.
-fn manifest_facts(facts: &mut Facts, r: &Recipe<'_>) {
-    let (m, sif) = (r.manifest, r.sif);
+fn manifest_facts(facts: &mut Facts, m: &Manifest, sif: &Sif) {
     let pages = |perm: Perm| sif.segments().iter().filter(|s| s.perm == perm).map(Segment::page_count).sum();
     let version =
         u64::from(m.version.major) << 32 | u64::from(m.version.minor) << 16 | u64::from(m.version.patch);
@@ -274,11 +297,8 @@ fn manifest_facts(facts: &mut Facts, r: &Recipe<'_>) {
     facts.set(F::Segments, sif.segments().len() as u64);
     facts.set(F::MaxPriority, m.resources.max_priority.into());
     facts.set(F::MaxThreads, m.resources.threads.into());
-    facts.set(F::Frames, r.quota.0);
-    facts.set(F::ObjectBytes, r.quota.1);
     facts.set(F::Version, version);
     facts.set(F::SecurityVersion, m.security_version.into());
-    facts.set(F::Priority, r.priority.into());
 }
 
 /// Pages that image, stack and message page take.

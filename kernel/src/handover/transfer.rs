@@ -154,7 +154,7 @@ impl Kernel {
         let Some(services) = self.handovers.get(id).map(|h| h.services) else { return };
         for service in services.iter().flatten() {
             if let Some(identity) = self.processes.get(service.to).map(|p| p.identity) {
-                self.keyring.raise_floor(&identity);
+                self.raise_floor(&identity);
             }
         }
         self.drop_exports(id);

@@ -4,7 +4,8 @@ use sila_abi::ObjectType;
 use sila_crypto::SecureBool;
 
 use super::{Broken, Rule, Scratch, demand, live_process};
-use crate::create::LoadRequest;
+use crate::cache::InsertRequest;
+use crate::create::{Basis, LoadRequest};
 use crate::kernel::Kernel;
 use crate::machine::{Frame, Machine};
 use crate::objects::{Mapping, ProcessState, Region, RegionId};
@@ -94,9 +95,18 @@ fn pins(k: &Kernel, s: &mut Scratch) -> Result<(), Broken> {
         )?;
         pin(k, s, image)?;
     }
+    for (_, entry) in k.cached.iter() {
+        pin(k, s, entry.image)?;
+    }
     for request in k.verifier.requests() {
         match &request.wanted {
-            Wanted::Load(LoadRequest { image, proof, .. }) => {
+            Wanted::Load(LoadRequest { image, basis, .. }) => {
+                pin(k, s, *image)?;
+                if let Basis::Proof(proof) = basis {
+                    pin(k, s, *proof)?;
+                }
+            }
+            Wanted::Insert(InsertRequest { image, proof, .. }) => {
                 pin(k, s, *image)?;
                 pin(k, s, *proof)?;
             }

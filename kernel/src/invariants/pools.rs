@@ -3,6 +3,7 @@
 use sila_abi::ObjectType;
 
 use super::{Broken, Rule, Scratch, demand};
+use crate::cache::CachedImage;
 use crate::cap::CapTable;
 use crate::handover::Handover;
 use crate::journal::Journal;
@@ -27,6 +28,9 @@ pub(super) fn check(k: &Kernel, s: &mut Scratch) -> Result<(), Broken> {
     k.jobs.iter().try_for_each(|(_, x)| s.pay(k, x.pool, 0, cost::<Job>()))?;
     k.handovers.iter().try_for_each(|(_, x)| s.pay(k, x.pool, 0, cost::<Handover>()))?;
     k.journals.iter().try_for_each(|(_, x)| s.pay(k, x.pool, 0, cost::<Journal>()))?;
+    if let Some(pool) = k.cache.pool {
+        k.cached.iter().try_for_each(|_| s.pay(k, pool, 0, cost::<CachedImage>()))?;
+    }
     for (id, p) in k.processes.iter() {
         s.pay(k, p.payer, 0, cost::<Process>())?;
         let chunks = u64::from(k.caps.usable(id.index()).count_ones());

@@ -105,6 +105,7 @@ impl Kernel {
         }
         self.room(true)?;
         self.keyring.install(record)?;
+        self.sweep_cache();
         for (notification, flags) in self.keyring.watchers().into_iter().flatten() {
             self.signal(notification, flags);
         }

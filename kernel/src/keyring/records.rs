@@ -13,7 +13,7 @@ use sila_crypto::keystore::StoredKey;
 
 use super::floors::Origin;
 use super::{Key, KeyRing, MAX_REVOKED, StoredPolicy, Trusted};
-use crate::machine::FrameReader;
+use crate::machine::{FrameReader, Keep};
 
 /// What comes into force, in memory that outlives the verification.
 enum Kept {
@@ -41,11 +41,11 @@ impl Verified {
         let signed = SignedRecord::decode(bytes)?;
         let record = chain::verify_record(&signed, root)?;
         let keep = |make: &mut dyn FnMut() -> Result<Kept, ChainError>| {
-            if !frames.keep(true) {
+            if !frames.keep(Some(Keep::Record)) {
                 return Err(ChainError::NoMemory);
             }
             let kept = make();
-            frames.keep(false);
+            frames.keep(None);
             kept
         };
         let encoded = || signed.record.to_vec();

@@ -1,5 +1,6 @@
 //! Capability operations and the checks of the ABI table.
 
+use super::trust::Trust;
 use super::*;
 use sila_abi::ops::{Arg, TABLE};
 
@@ -61,7 +62,7 @@ fn revoke_is_preempted_and_goes_on() {
     assert!((64..128).all(|s| w.k.find(a.process, Slot(s)).is_err()));
 }
 
-/// An object of each type that a process can be given here.
+/// An object of each type that a process can be given here, which holds a cached image already.
 fn objects(w: &mut World, a: Actor) -> Vec<(ObjectType, crate::cap::ObjRef)> {
     w.invoke(a, POOL, Op::EndpointCreate, &[0, 0, 50]).unwrap();
     w.invoke(a, POOL, Op::NotificationCreate, &[51]).unwrap();
@@ -89,9 +90,11 @@ fn objects(w: &mut World, a: Actor) -> Vec<(ObjectType, crate::cap::ObjRef)> {
         ObjectType::Clock,
         ObjectType::SystemControl,
         ObjectType::TestControl,
+        ObjectType::ModuleCache,
     ] {
         found.push(crate::cap::ObjRef { kind, index: 0, generation: 1 });
     }
+    found.push(w.k.find(a.process, super::cache::CACHED).unwrap().cap.object);
     // The Reply to a call that was answered.
     found.push(Cap::reply(a.thread.index(), 0, 0).object);
     found.into_iter().map(|o| (o.kind, o)).collect()
@@ -99,16 +102,15 @@ fn objects(w: &mut World, a: Actor) -> Vec<(ObjectType, crate::cap::ObjRef)> {
 
 #[test]
 fn every_operation_wants_its_type_its_right_and_a_usable_capability() {
-    let mut w = World::new();
-    let a = w.actor(50);
+    let Trust { mut w, a } = super::cache::with_image();
     let objects = objects(&mut w, a);
-    let at = Slot(60);
+    let at = Slot(80);
     for row in TABLE {
         let Some((_, object)) = objects.iter().find(|(k, _)| row.object.is_none_or(|o| o == *k)).copied()
         else {
             panic!("no object for {}", row.name)
         };
-        let args = [61u64; 6];
+        let args = [81u64; 6];
         if !row.rights.is_empty() {
             w.give(a, at, object, Rights::USE.difference(row.rights));
             let want = if row.rights == Rights::COPY { Error::NotCopyable } else { Error::MissingRight };
@@ -131,10 +133,9 @@ fn every_operation_wants_its_type_its_right_and_a_usable_capability() {
 
 #[test]
 fn capability_arguments_are_checked_by_type_and_right() {
-    let mut w = World::new();
-    let a = w.actor(50);
+    let Trust { mut w, a } = super::cache::with_image();
     let objects = objects(&mut w, a);
-    let (at, arg) = (Slot(60), Slot(61));
+    let (at, arg) = (Slot(80), Slot(81));
     for row in TABLE {
         let Some((_, object)) = objects.iter().find(|(k, _)| row.object == Some(*k)).copied() else {
             continue;

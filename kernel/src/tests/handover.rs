@@ -37,6 +37,7 @@ const WIDE: Capacities = Capacities {
     jobs: 4,
     handovers: 4,
     journals: 4,
+    cached: 4,
     processes: 48,
     threads: 64,
     cap_chunks: 200,

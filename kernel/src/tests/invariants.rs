@@ -235,6 +235,7 @@ const HANDED: &[(Rule, RigDamage)] = &[
         let process = rig.v1[0].process;
         rig.w.k.processes.get_mut(process).unwrap().budget.amount = 1;
     }),
+    (Rule::Cached, |rig| rig.w.k.cache.frames += 1),
 ];
 
 #[test]

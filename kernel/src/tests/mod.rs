@@ -3,6 +3,7 @@
 mod abuse;
 mod audit;
 mod budgets;
+mod cache;
 mod capabilities;
 mod cases;
 pub(crate) mod contract;
@@ -77,6 +78,7 @@ pub const CAPACITIES: Capacities = Capacities {
     jobs: 4,
     handovers: 4,
     journals: 4,
+    cached: 4,
     processes: 8,
     threads: 16,
     cap_chunks: 64,

@@ -179,8 +179,8 @@ pub fn policy(sequence: u64, key: &SigningKey) -> Policy {
         creation_burst: 1 << 20,
         creation_per_second: 1,
         max_verifications: 16,
-        cache_frames: 1,
-        cache_entries: 1,
+        cache_frames: 100,
+        cache_entries: 4,
         rules: bounded(vec![PolicyRule {
             name: name("all"),
             publisher: None,

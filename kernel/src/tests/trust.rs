@@ -20,10 +20,10 @@ use crate::machine::Machine;
 
 pub const POLICY: Slot = Slot(30);
 const RECORD: Slot = Slot(31);
-const IMAGE: Slot = Slot(32);
-const PROOF: Slot = Slot(33);
-const GRANT: Slot = Slot(34);
-const MADE: Slot = Slot(35);
+pub const IMAGE: Slot = Slot(32);
+pub const PROOF: Slot = Slot(33);
+pub const GRANT: Slot = Slot(34);
+pub const MADE: Slot = Slot(35);
 const SYSTEM: Slot = Slot(6);
 
 /// A creator with all that loading takes, and the right to install records.
@@ -42,7 +42,7 @@ impl Trust {
     }
 
     /// An operation that waits for its verification.
-    fn verified(
+    pub fn verified(
         &mut self,
         slot: Slot,
         op: Op,
@@ -53,7 +53,7 @@ impl Trust {
         self.finish()
     }
 
-    fn begin(&mut self, slot: Slot, op: Op, args: &[u64], words: u8) {
+    pub fn begin(&mut self, slot: Slot, op: Op, args: &[u64], words: u8) {
         let mut w = [0; 6];
         w[..args.len()].copy_from_slice(args);
         self.w.call(self.a, Tag::new(Call::Invoke, words, 0, op as u32), |r| {
@@ -63,7 +63,7 @@ impl Trust {
     }
 
     /// Lets the context and what follows it do their part.
-    fn finish(&mut self) -> Result<Vec<u64>, (Error, Vec<u64>)> {
+    pub fn finish(&mut self) -> Result<Vec<u64>, (Error, Vec<u64>)> {
         if self.w.state(self.a) == ThreadState::Verifying {
             self.w.k.schedule(&mut self.w.m);
             self.w.m.run_verification();
@@ -77,15 +77,15 @@ impl Trust {
         outcome.status().map(|()| words.clone()).map_err(|e| (e, words))
     }
 
-    fn region(&mut self, slot: Slot, bytes: &[u8]) {
+    pub fn region(&mut self, slot: Slot, bytes: &[u8]) {
         scenes::with_bytes(&mut self.w, self.a, slot, bytes, true);
     }
 
-    fn drop(&mut self, slot: Slot) {
+    pub fn drop(&mut self, slot: Slot) {
         self.w.invoke(self.a, slot, Op::CapDelete, &[]).unwrap();
     }
 
-    fn install(&mut self, bytes: &[u8]) -> Result<Vec<u64>, Error> {
+    pub fn install(&mut self, bytes: &[u8]) -> Result<Vec<u64>, Error> {
         self.install_by(KEYS, Op::KeyRingInstall, bytes)
     }
 

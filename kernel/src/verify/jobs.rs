@@ -5,8 +5,9 @@ use sila_abi::Error;
 use sila_abi::syscall::Outcome;
 use sila_abi::trace::Kind;
 
-use super::{COPY_MAX, Job, QUEUE, QUEUE_OF_ONE, Request, Verdict, Wanted, Work, chain_fail};
+use super::{COPY_MAX, Job, QUEUE, QUEUE_OF_ONE, Request, Task, Verdict, Wanted, Work, chain_fail};
 use crate::budget::Claim;
+use crate::create::{Basis, LoadRequest};
 use crate::kernel::{Attention, Fail, Kernel, Running};
 use crate::machine::Machine;
 use crate::objects::*;
@@ -87,19 +88,26 @@ impl Kernel {
 
     /// Says in the job record what is to be verified, and by which keys.
     fn fill_work(&mut self, work: &mut Work, wanted: &Wanted) {
-        let (region, length) = match wanted {
-            Wanted::Load(load) => (load.proof, COPY_MAX as u64),
-            Wanted::Record { region, length, .. } | Wanted::Case { region, length } => (*region, *length),
+        let whole = COPY_MAX as u64;
+        let (source, image, task) = match wanted {
+            Wanted::Load(LoadRequest { image, basis: Basis::Proof(proof), .. }) => {
+                (Some((*proof, whole)), Some(*image), Task::Load)
+            }
+            Wanted::Load(LoadRequest { basis: Basis::Cache(id), .. }) => {
+                (None, None, Task::Cached(self.cached_load(*id)))
+            }
+            Wanted::Insert(insert) => (Some((insert.proof, whole)), Some(insert.image), Task::Image),
+            Wanted::Record { region, length, .. } => (Some((*region, *length)), None, Task::Record),
+            Wanted::Case { region, length } => (Some((*region, *length)), None, Task::Case),
         };
         work.verdict = None;
         work.length = 0;
         work.trusted = self.keyring.trusted();
-        work.source = self.regions.get(region).map(|r| (r.backing, r.filled, length));
-        work.image = match wanted {
-            Wanted::Load(load) => self.regions.get(load.image).map(|r| (r.backing, r.pages)),
-            Wanted::Record { .. } | Wanted::Case { .. } => None,
-        };
-        work.case = matches!(wanted, Wanted::Case { .. });
+        work.source = source.and_then(|(region, length)| {
+            self.regions.get(region).map(|r| (r.backing, r.filled, length))
+        });
+        work.image = image.and_then(|image| self.regions.get(image).map(|r| (r.backing, r.pages)));
+        work.task = task;
     }
 
     /// The context has finished its job; what follows is done in steps that the scheduler asks for.
@@ -212,6 +220,12 @@ impl Kernel {
             (Wanted::Load(load), Some(Ok(Verdict::Load(verified)))) => {
                 self.load_step(m, thread, load, verified, &mut job.embryo)
             }
+            (Wanted::Insert(request), Some(Ok(Verdict::Image(image, key)))) => {
+                self.insert_image(m, thread, request, image, key)?;
+                Ok(true)
+            }
+            // The image has left the cache since it was asked for.
+            (Wanted::Load(_), None) => Err(Error::SourceGone.into()),
             (Wanted::Record { policy, .. }, Some(Ok(Verdict::Record(record)))) => {
                 self.install_record(record, *policy)?;
                 Ok(true)
@@ -246,7 +260,13 @@ impl Kernel {
         match wanted {
             Wanted::Load(load) => {
                 self.pin_region(load.image, false);
-                self.pin_region(load.proof, false);
+                if let Basis::Proof(proof) = load.basis {
+                    self.pin_region(proof, false);
+                }
+            }
+            Wanted::Insert(insert) => {
+                self.pin_region(insert.image, false);
+                self.pin_region(insert.proof, false);
             }
             Wanted::Record { region, .. } | Wanted::Case { region, .. } => self.pin_region(*region, false),
         }

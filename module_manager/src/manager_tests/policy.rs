@@ -13,8 +13,10 @@ fn crowd(policy: Policy) -> World {
     for number in 0..MAX_LOADS {
         world.load(TESTS, grants(number));
     }
-    for _ in 0..2 * MAX_LOADS {
-        let early = |step: &Action| matches!(step, Action::Verify(..) | Action::CreateOutput(..));
+    for _ in 0..3 * MAX_LOADS {
+        let early = |step: &Action| {
+            matches!(step, Action::Verify(..) | Action::Check(..) | Action::CreateOutput(..))
+        };
         let at = world.steps.iter().position(early).unwrap();
         world.steps.rotate_left(at);
         world.succeed();

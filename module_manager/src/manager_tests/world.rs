@@ -11,6 +11,10 @@ pub(super) struct World {
     pub steps: Vec<Action>,
     pub processes: BTreeMap<Instance, u64>,
     pub unregistered: Vec<Instance>,
+    /// Whether there is a module cache.
+    pub has_cache: bool,
+    /// The manifests whose images are in it.
+    pub in_cache: Vec<Digest>,
     /// What the depot answers at once; `None`: it does not.
     pub depot: Option<Result<Option<Found>, Failure>>,
 }
@@ -29,6 +33,8 @@ impl World {
             steps: Vec::new(),
             processes: BTreeMap::new(),
             unregistered: Vec::new(),
+            has_cache: false,
+            in_cache: Vec::new(),
             depot: Some(Ok(None)),
         }
     }
@@ -133,6 +139,17 @@ impl World {
                 self.add(instance, Held::PROOF);
                 (instance, Done::Plain)
             }
+            Action::Check(instance, facts) => match self.in_cache.contains(&facts.digest) {
+                true => {
+                    self.add(instance, Held::CACHED);
+                    (instance, Done::Cached)
+                }
+                false => (instance, Done::Plain),
+            },
+            Action::Cache(instance) if self.has_cache => {
+                self.add(instance, Held::CACHED);
+                (instance, Done::Cached)
+            }
             Action::Endow(instance, ..) => {
                 self.add(instance, Held::SOURCES);
                 (instance, Done::Plain)
@@ -148,6 +165,7 @@ impl World {
                 (instance, Done::Plain)
             }
             Action::Copy(instance, _)
+            | Action::Cache(instance)
             | Action::Seal(instance)
             | Action::Confirm(instance, ..)
             | Action::Start(instance) => (instance, Done::Plain),
@@ -217,6 +235,8 @@ fn instance_of(step: &Action) -> Instance {
         | Action::Copy(i, _)
         | Action::Seal(i)
         | Action::BuildProof(i, _)
+        | Action::Check(i, _)
+        | Action::Cache(i)
         | Action::Endow(i, ..)
         | Action::Create(i, _)
         | Action::Confirm(i, ..)

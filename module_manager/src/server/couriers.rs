@@ -1,7 +1,7 @@
 //! What the couriers do: everything that may take long, each with a deadline of its own.
 
 use crate::depot::Package;
-use crate::{BUNDLE, DEEP_COMPRESSION, JOB, KEY_RING, POLICY};
+use crate::{BUNDLE, CACHE, DEEP_COMPRESSION, JOB, KEY_RING, POLICY};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
@@ -18,7 +18,7 @@ use sila_abi::{Error, Rights, Slot};
 use sila_rt::courier::Courier;
 use sila_rt::ipc::{self, Message};
 use sila_rt::slots::{OwnedSlot, make};
-use sila_rt::system::process_create;
+use sila_rt::system::{process_create, process_create_cached};
 use sila_rt::{CallError, clock, op, trust};
 
 /// How long DeepCompression or ServiceRegistry may take to answer a call.
@@ -106,15 +106,64 @@ fn known_keys(keys: &mut Option<Keys>) -> Result<&mut Keys, Failure> {
     keys.as_mut().ok_or(LoadError::KeyRingUnreadable.into())
 }
 
-/// Let the kernel make a process. The capabilities stay with the main thread, which deletes none of them before the
-/// courier is back.
-pub struct CreateJob {
+/// What a process is made from.
+pub enum Image {
+    /// An image of the module cache.
+    Cached(Slot),
+    /// Image and proof, which the kernel verifies.
+    Parts {
+        /// The sealed image.
+        image: Slot,
+        /// The proof.
+        proof: Slot,
+    },
+}
+
+/// Let the kernel verify an image and keep it.
+pub struct CacheJob {
     /// The load.
     pub instance: Instance,
     /// The sealed image.
     pub image: Slot,
     /// The proof.
     pub proof: Slot,
+}
+
+/// What the courier to the kernel is asked for.
+pub enum KernelJob {
+    /// See [`CacheJob`].
+    Cache(CacheJob),
+    /// See [`CreateJob`].
+    Create(CreateJob),
+}
+
+/// What comes of it.
+pub enum KernelDone {
+    /// The cached image; `None` if the cache did not take it. Why is no matter: what is wrong with the image, the creation
+    /// finds, too.
+    Cached(Instance, Option<OwnedSlot>),
+    /// The process with its number, or why there is none.
+    Created(Instance, Result<(OwnedSlot, u64), Failure>),
+}
+
+/// The courier to the kernel.
+pub fn kernel(job: KernelJob) -> KernelDone {
+    match job {
+        KernelJob::Cache(CacheJob { instance, image, proof }) => {
+            let cached = make(|dst| op::ModuleCacheInsert(CACHE, image, proof, dst));
+            KernelDone::Cached(instance, cached.ok())
+        }
+        KernelJob::Create(job) => KernelDone::Created(job.instance, create(job)),
+    }
+}
+
+/// Let the kernel make a process. The capabilities stay with the main thread, which deletes none of them before the
+/// courier is back.
+pub struct CreateJob {
+    /// The load.
+    pub instance: Instance,
+    /// What it is made from.
+    pub image: Image,
     /// Who pays.
     pub pool: Slot,
     /// Of the first thread.
@@ -123,15 +172,20 @@ pub struct CreateJob {
     pub grants: Vec<(u16, Slot)>,
 }
 
-/// The courier to the kernel. The process comes with its id.
-pub fn create(job: CreateJob) -> (Instance, Result<(OwnedSlot, u64), Failure>) {
-    let CreateJob { instance, image, proof, pool, priority, grants } = job;
+/// Makes a process, which comes with its id.
+fn create(job: CreateJob) -> Result<(OwnedSlot, u64), Failure> {
+    let CreateJob { image, pool, priority, grants, .. } = job;
     let made = make(|dst| {
-        process_create(JOB, image, proof, pool, priority.into(), &grants, dst)?;
+        match image {
+            Image::Cached(image) => process_create_cached(JOB, image, pool, priority.into(), &grants, dst)?,
+            Image::Parts { image, proof } => {
+                process_create(JOB, image, proof, pool, priority.into(), &grants, dst)?;
+            }
+        }
         Ok(op::Words::default())
     });
     let result = made.and_then(|process| Ok((process, newest_process()?)));
-    (instance, result.map_err(|error| kernel_failure(LoadError::CreateRefused, &error)))
+    result.map_err(|error| kernel_failure(LoadError::CreateRefused, &error))
 }
 
 /// Process ids rise, and only this courier makes processes in the Job: the last one is the newest.

@@ -37,6 +37,8 @@ pub const JOB: Slot = Slot(FIRST_OTHER.0 + 3);
 pub const BUNDLE: Slot = Slot(FIRST_OTHER.0 + 4);
 /// The system's policy.
 pub const POLICY: Slot = Slot(FIRST_OTHER.0 + 6);
+/// The kernel's module cache, if this system has one.
+pub const CACHE: Slot = Slot(FIRST_OTHER.0 + 7);
 /// The depot, if this system has one.
 pub const DEPOT: Slot = Slot(FIRST_OTHER.0 + 5);
 

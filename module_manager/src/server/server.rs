@@ -1,8 +1,8 @@
 //! The loop: events come in, actions go out.
 
 use crate::couriers::{
-    CreateJob, DIED, DecompressJob, Outcome, Queue, SIGNALLED, VerifyJob, create, decompress, unregister,
-    verifier,
+    DIED, DecompressJob, KernelDone, KernelJob, Outcome, Queue, SIGNALLED, VerifyJob, decompress, kernel,
+    unregister, verifier,
 };
 use crate::depot::{self, LocateJob, locate};
 use crate::steps::Resources;
@@ -23,7 +23,7 @@ use sila_rt::slots::{Caps, OwnedSlot};
 use sila_rt::{CallError, clock, op, trust};
 
 const VERIFIED: u64 = 1 << 0;
-const CREATED: u64 = 1 << 1;
+const KERNEL: u64 = 1 << 1;
 const DECOMPRESSED: u64 = 1 << 2;
 const UNREGISTERED: u64 = 1 << 3;
 const LOCATED: u64 = 1 << 4;
@@ -39,9 +39,6 @@ struct Pending {
     grants: Caps,
 }
 
-/// What a creation came to: the Process capability and the process's number, or why there is none.
-type Created = (Instance, Result<(OwnedSlot, u64), Failure>);
-
 /// Everything that the loop keeps.
 pub struct Server {
     manager: Manager,
@@ -54,7 +51,7 @@ pub struct Server {
     events: VecDeque<Event>,
     locator: Queue<LocateJob, (Instance, depot::Outcome)>,
     verifier: Queue<VerifyJob, (Instance, Outcome)>,
-    kernel: Queue<CreateJob, Created>,
+    kernel: Queue<KernelJob, KernelDone>,
     decompressor: Queue<DecompressJob, Option<(Instance, Outcome)>>,
     registrar: Queue<Instance, (Instance, Outcome)>,
 }
@@ -72,7 +69,7 @@ impl Server {
             events: VecDeque::new(),
             locator: Queue::start(8, notification, LOCATED, locate)?,
             verifier: Queue::start(64, notification, VERIFIED, verifier(bundle))?,
-            kernel: Queue::start(8, notification, CREATED, create)?,
+            kernel: Queue::start(8, notification, KERNEL, kernel)?,
             decompressor: Queue::start(8, notification, DECOMPRESSED, decompress)?,
             registrar: Queue::start(8, notification, UNREGISTERED, unregister)?,
         })
@@ -196,10 +193,12 @@ impl Server {
         {
             self.events.push_back(Event::Step { instance, result });
         }
-        if flags & CREATED != 0
-            && let Some((instance, result)) = self.kernel.take()
-        {
-            self.created(instance, result);
+        if flags & KERNEL != 0 {
+            match self.kernel.take() {
+                Some(KernelDone::Cached(instance, cached)) => self.cached(instance, cached),
+                Some(KernelDone::Created(instance, result)) => self.created(instance, result),
+                None => {}
+            }
         }
         if flags & DECOMPRESSED != 0
             && let Some(Some((instance, result))) = self.decompressor.take()
@@ -231,6 +230,15 @@ impl Server {
             Done::Located(found)
         });
         self.events.push_back(Event::Step { instance, result });
+    }
+
+    fn cached(&mut self, instance: Instance, cached: Option<OwnedSlot>) {
+        let mut done = Done::Plain;
+        if let (Some(cached), Some(resources)) = (cached, self.loads.get_mut(&instance)) {
+            resources.keep_cached(cached);
+            done = Done::Cached;
+        }
+        self.events.push_back(Event::Step { instance, result: Ok(done) });
     }
 
     fn created(&mut self, instance: Instance, result: Result<(OwnedSlot, u64), Failure>) {
@@ -280,10 +288,13 @@ impl Server {
                 self.step(instance, |load, _| load.endow(instance, &facts, &target));
             }
             Action::Create(instance, priority) => {
-                match self.resources(instance).and_then(|load| load.create_job(instance, priority)) {
-                    Ok(job) => self.kernel.push(job),
-                    Err(failure) => self.events.push_back(Event::Step { instance, result: Err(failure) }),
-                }
+                let job = self.resources(instance).and_then(|load| load.create_job(instance, priority));
+                self.ask_kernel(instance, job.map(KernelJob::Create));
+            }
+            Action::Check(instance, facts) => self.step(instance, |load, _| load.find_cached(&facts)),
+            Action::Cache(instance) => {
+                let job = self.resources(instance).and_then(|load| load.cache_job(instance));
+                self.ask_kernel(instance, job.map(KernelJob::Cache));
             }
             Action::Confirm(instance, facts, target, process) => {
                 self.step(instance, |load, _| load.confirm(&facts, &target, process));
@@ -302,6 +313,13 @@ impl Server {
 
     fn resources(&mut self, instance: Instance) -> Result<&mut Resources, Failure> {
         self.loads.get_mut(&instance).ok_or(Failure::new(LoadError::TableFull))
+    }
+
+    fn ask_kernel(&mut self, instance: Instance, job: Result<KernelJob, Failure>) {
+        match job {
+            Ok(job) => self.kernel.push(job),
+            Err(failure) => self.events.push_back(Event::Step { instance, result: Err(failure) }),
+        }
     }
 
     /// Takes a step at once; its result is the next event.

@@ -1,8 +1,8 @@
 //! The steps that the main thread takes itself: none blocks, each is bounded.
 
-use crate::ENDPOINT;
-use crate::couriers::{CreateJob, DIED, Outcome, kernel_failure};
+use crate::couriers::{CacheJob, CreateJob, DIED, Image, Outcome, kernel_failure};
 use crate::depot::Package;
+use crate::{CACHE, ENDPOINT};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use module_manager::catalogue::PackageRef;
@@ -12,10 +12,12 @@ use module_manager::event::{Done, Held, Instance};
 use module_manager::facts::{Facts, Source, sources};
 use sila_abi::protocol::layout::{CLOCK, REGISTRY};
 use sila_abi::protocol::module_manager::{Failure, Load, LoadError, MAX_NAMED_GRANTS};
+use sila_abi::protocol::wire::digest_words;
 use sila_abi::{Error, Rights, Slot};
+use sila_crypto::hash::module_id;
 use sila_rt::memory::{OwnRegion, SharedRegion, pages_for};
 use sila_rt::slots::{Caps, OwnedSlot, make};
-use sila_rt::{CallError, op, system};
+use sila_rt::{CallError, cache, op, system};
 
 /// Exit code of a process that ModuleManager ends.
 const TERMINATED: u64 = 0;
@@ -28,6 +30,7 @@ pub struct Resources {
     package: Option<Arc<Package>>,
     output: Option<OwnedSlot>,
     proof: Option<OwnedSlot>,
+    cached: Option<OwnedSlot>,
     sources: Vec<(u16, OwnedSlot)>,
     process: Option<OwnedSlot>,
 }
@@ -119,6 +122,35 @@ impl Resources {
         Ok(Done::Plain)
     }
 
+    /// Finds the image in the module cache. Whatever speaks against it, the load goes the long way.
+    pub fn find_cached(&mut self, facts: &Facts) -> Outcome {
+        let id = digest_words(&module_id(&facts.publisher, &facts.name, facts.version));
+        let found = make(|dst| op::ModuleCacheFind(CACHE, id[0], id[1], id[2], id[3], dst));
+        let Ok(cached) = found else { return Ok(Done::Plain) };
+        // An older version's image under the same number would be another module: the kernel refuses to keep two, and
+        // what was verified here is what is to run.
+        let same = cache::image(cached.slot()).is_ok_and(|kept| kept.manifest_digest == facts.digest);
+        if !same {
+            return Ok(Done::Plain);
+        }
+        self.cached = Some(cached);
+        Ok(Done::Cached)
+    }
+
+    /// Image and proof, for the module cache.
+    pub fn cache_job(&self, instance: Instance) -> Result<CacheJob, Failure> {
+        Ok(CacheJob {
+            instance,
+            image: slot_of(&self.output, LoadError::CreateRefused)?,
+            proof: slot_of(&self.proof, LoadError::CreateRefused)?,
+        })
+    }
+
+    /// Keeps the image that the cache took.
+    pub fn keep_cached(&mut self, cached: OwnedSlot) {
+        self.cached = Some(cached);
+    }
+
     /// Makes the source of every request that has one. Nothing stays if one of them cannot be made.
     pub fn endow(&mut self, instance: Instance, facts: &Facts, target: &Load) -> Outcome {
         let mut made = Vec::new();
@@ -152,10 +184,16 @@ impl Resources {
 
     /// What the kernel courier needs.
     pub fn create_job(&self, instance: Instance, priority: u8) -> Result<CreateJob, Failure> {
+        let image = match &self.cached {
+            Some(cached) => Image::Cached(cached.slot()),
+            None => Image::Parts {
+                image: slot_of(&self.output, LoadError::CreateRefused)?,
+                proof: slot_of(&self.proof, LoadError::CreateRefused)?,
+            },
+        };
         Ok(CreateJob {
             instance,
-            image: slot_of(&self.output, LoadError::CreateRefused)?,
-            proof: slot_of(&self.proof, LoadError::CreateRefused)?,
+            image,
             pool: slot_of(&self.pool, LoadError::CreateRefused)?,
             priority,
             grants: self.sources.iter().map(|(request, slot)| (*request, slot.slot())).collect(),
@@ -201,6 +239,9 @@ impl Resources {
         }
         if what.contains(Held::SOURCES) {
             self.sources = Vec::new();
+        }
+        if what.contains(Held::CACHED) {
+            self.cached = None;
         }
         if what.contains(Held::PROOF) {
             self.proof = None;

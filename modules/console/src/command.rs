@@ -43,6 +43,8 @@ pub enum Command {
     Floors,
     /// Show the policy.
     Policy,
+    /// List the cached images.
+    Cache,
     /// List what the depot keeps.
     Depot,
     /// Let the depot give a package up.
@@ -104,6 +106,7 @@ pub const HELP: &[(&str, &str)] = &[
     ("keys", "list the publishers' keys, the root set, what is revoked and what runs in spite of it"),
     ("floors", "list the lowest security versions that are loaded"),
     ("policy", "show the policy: limits, rules, load scopes"),
+    ("cache", "list the verified images that the kernel keeps for later loads"),
     ("depot", "list the packages that were pushed into the system"),
     ("depot remove NAME@VERSION", "let the depot give this package up"),
     ("load NAME[@VERSION]", "load a module: the newest version, or that one"),
@@ -136,6 +139,7 @@ pub fn parse(line: &str) -> Result<Command, String> {
         "keys" => plain(Command::Keys),
         "floors" => plain(Command::Floors),
         "policy" => plain(Command::Policy),
+        "cache" => plain(Command::Cache),
         "log" => plain(Command::Log),
         "poweroff" => plain(Command::PowerOff),
         "caps" => process(arguments).map(Command::Caps),

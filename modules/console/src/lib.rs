@@ -9,6 +9,7 @@ extern crate alloc;
 
 pub mod command;
 pub mod demo;
+pub mod cache;
 pub mod depot;
 pub mod devices;
 pub mod editor;

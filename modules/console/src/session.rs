@@ -1,5 +1,6 @@
 //! The console's loop: serial port, line editor, commands.
 
+use crate::cache;
 use crate::command::{self, Command};
 use crate::depot;
 use crate::editor::Editor;
@@ -124,6 +125,7 @@ impl Session {
             Command::Keys => trust::keys(),
             Command::Floors => trust::floors(),
             Command::Policy => trust::policy(),
+            Command::Cache => cache::list(),
             Command::Depot => depot::list(),
             Command::DepotRemove { name, version } => depot::remove(&name, version),
             Command::Load { name, version } => system::load(&name, version),

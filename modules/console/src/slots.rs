@@ -17,5 +17,7 @@ pub const DEPOT: Slot = Slot(FIRST_OTHER.0 + 5);
 pub const KEY_RING: Slot = Slot(FIRST_OTHER.0 + 6);
 /// The system's Policy (READ).
 pub const POLICY: Slot = Slot(FIRST_OTHER.0 + 7);
+/// The kernel's module cache (READ), if this system has one.
+pub const CACHE: Slot = Slot(FIRST_OTHER.0 + 8);
 /// The Pool that pays for the modules that people load (CREATE, COPY).
 pub const USER_POOL: Slot = Slot(FIRST_OTHER.0 + 4);

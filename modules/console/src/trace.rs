@@ -133,6 +133,7 @@ fn wanted(what: u64) -> &'static str {
         trace::wanted::LOAD => "a process",
         trace::wanted::RECORD => "a record",
         trace::wanted::CASE => "a test's signature",
+        trace::wanted::CACHE => "an image for the cache",
         _ => "?",
     }
 }

@@ -60,7 +60,8 @@ fn objects(k: &Kernel) -> Vec<String> {
     // A creation that failed counts against the rate, whatever it came to.
     let job = |job: &Job| format!("{:?} {} {}", job.pool, job.caps, job.members);
     lines.extend(k.jobs.iter().map(|(id, j)| format!("jobs {id:?}: {}", job(j))));
-    of!(pools regions mappings endpoints notifications processes handovers journals);
+    of!(pools regions mappings endpoints notifications processes handovers journals cached);
+    lines.push(format!("cache {} {:?}", k.cache.frames, k.is_sweeping()));
     lines
 }
 

@@ -166,6 +166,37 @@ fn trusting(slot: Slot, op: Op, args: &[u64]) -> Scene {
     scene(w, a, slot, op, args)
 }
 
+const CACHE: Slot = Slot(15);
+const CACHED: Slot = Slot(16);
+
+/// The module cache, and an image that is to come into it or, if `held`, has done so.
+fn caching(held: bool, slot: Slot, op: Op, args: &[u64]) -> Scene {
+    let (mut w, a) = world();
+    w.k.make_cache(100, 2).unwrap();
+    let object = ObjRef { kind: ObjectType::ModuleCache, index: 0, generation: PERMANENT };
+    w.give(a, CACHE, object, Rights::USE);
+    with_bytes(&mut w, a, MADE, &SIGNED.image, true);
+    with_bytes(&mut w, a, OTHER, &SIGNED.proof, true);
+    w.invoke(a, POOL, Op::EndpointCreate, &[0, 0, 13]).unwrap();
+    let page = w.k.threads.get(a.thread).unwrap().message.unwrap().0;
+    w.m.frame(page)[6] = REQUEST_ENDPOINT << 16 | 13;
+    let insert = [MADE.0.into(), OTHER.0.into(), if held { CACHED.0.into() } else { FRESH }];
+    let mut s = scene(w, a, CACHE, Op::ModuleCacheInsert, &insert);
+    if !held {
+        return s;
+    }
+    s.perform().unwrap();
+    scene(s.w, s.who, slot, op, args)
+}
+
+/// The id of the signed module, in words.
+fn module_words(dst: u64) -> [u64; 5] {
+    let version = sila_abi::record::Version { major: 1, minor: 0, patch: 0 };
+    let id = sila_crypto::hash::module_id(&name("test"), &name("probe"), version);
+    let word = |at: usize| u64::from_le_bytes(id[at * 8..at * 8 + 8].try_into().unwrap());
+    [word(0), word(1), word(2), word(3), dst]
+}
+
 /// Somebody runs what is revoked meanwhile.
 fn affected() -> Scene {
     let (mut w, a) = world();
@@ -288,6 +319,15 @@ pub const SCENES: &[Case] = &[
     }),
     (Op::NotificationAlarm, "", || after(&[NOTIFICATION], MADE, Op::NotificationAlarm, &[1 << 40, 1])),
     (Op::ProcessCreate, "", || creation(FRESH)),
+    (Op::ProcessCreateCached, "", || {
+        caching(true, JOB, Op::ProcessCreateCached, &[CACHED.0.into(), POOL.0.into(), 30, 1, FRESH])
+    }),
+    (Op::ModuleCacheInsert, "", || caching(false, CACHE, Op::ModuleCacheInsert, &[])),
+    (Op::ModuleCacheFind, "", || caching(true, CACHE, Op::ModuleCacheFind, &module_words(FRESH))),
+    (Op::ModuleCacheStatus, "", || caching(true, CACHE, Op::ModuleCacheStatus, &[])),
+    (Op::ModuleCacheNext, "", || caching(true, CACHE, Op::ModuleCacheNext, &[0])),
+    (Op::CachedImageStatus, "", || caching(true, CACHED, Op::CachedImageStatus, &[])),
+    (Op::CachedImageEvict, "", || caching(true, CACHED, Op::CachedImageEvict, &[])),
     (Op::JobStatus, "", || plain(JOB, Op::JobStatus, &[])),
     (Op::ProcessIdentity, "", || plain(PROCESS, Op::ProcessIdentity, &[])),
     (Op::ProcessUsage, "", || plain(PROCESS, Op::ProcessUsage, &[])),
