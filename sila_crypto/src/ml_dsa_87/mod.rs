@@ -6,7 +6,7 @@
 //!
 //! - [`field`]: numbers modulo q;
 //! - [`ntt`]: polynomials and their transforms;
-//! - [`sponge`]: SHAKE;
+//! - [`sponge`]: SHAKE128 and SHAKE256;
 //! - [`sampling`]: matrix and challenge;
 //! - [`encoding`]: bytes, rounding, hints.
 
