@@ -5,7 +5,7 @@ use crate::{bare, paths};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::Deserialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -30,17 +30,26 @@ pub struct MutantsArgs {
 pub enum Place {
     /// A test of the kernel's core on this machine, by its path.
     Host(String),
+    /// A test of `sila_crypto` on this machine, by its path.
+    Crypto(String),
     /// A test in the guest, by its name.
     Guest(String),
 }
 
 impl Place {
-    fn host(&self) -> Option<&str> {
-        if let Self::Host(path) = self { Some(path) } else { None }
+    /// The program that the test is in, as `cargo test -p` takes it.
+    const fn program(&self) -> &'static [&'static str] {
+        match self {
+            Self::Host(_) => &["kernel", "--lib"],
+            Self::Crypto(_) => &["sila_crypto", "--lib"],
+            Self::Guest(_) => &["sila_tests", "--test", "in_guest"],
+        }
     }
 
-    fn guest(&self) -> Option<&str> {
-        if let Self::Guest(name) = self { Some(name) } else { None }
+    /// The test in it.
+    fn name(&self) -> &str {
+        let (Self::Host(name) | Self::Crypto(name) | Self::Guest(name)) = self;
+        name
     }
 }
 
@@ -142,7 +151,7 @@ pub fn run(args: &MutantsArgs) -> Result<u8> {
     for mutant in &chosen {
         let since = Instant::now();
         let fate = scratch.fate(mutant)?;
-        let (said, Place::Host(test) | Place::Guest(test)) = (since.elapsed().as_secs(), &mutant.test);
+        let (said, test) = (since.elapsed().as_secs(), mutant.test.name());
         match &fate {
             Fate::Caught => println!("{:<28} caught by {test} ({said} s)", mutant.name),
             Fate::Survived => println!("{:<28} SURVIVED {test}: {}", mutant.name, mutant.defence),
@@ -172,12 +181,20 @@ impl Scratch {
 
     /// Every test that is to fail passes as long as nothing is changed.
     fn check_tests(&self, chosen: &[&Mutant]) -> Result<()> {
-        let host: BTreeSet<&str> = chosen.iter().filter_map(|mutant| mutant.test.host()).collect();
-        let guest: BTreeSet<&str> = chosen.iter().filter_map(|mutant| mutant.test.guest()).collect();
-        let host: Vec<&str> = host.into_iter().collect();
-        let guest = guest.iter().map(|name| (false, vec![*name]));
-        for (host, names) in (!host.is_empty()).then_some((true, host)).into_iter().chain(guest) {
-            let output = self.run(host, &names)?;
+        // Those of one program on this machine run together, those in the guest one by one.
+        let mut together: BTreeMap<&[&str], BTreeSet<&str>> = BTreeMap::new();
+        let mut alone = BTreeSet::new();
+        for test in chosen.iter().map(|mutant| &mutant.test) {
+            match test {
+                Place::Guest(name) => drop(alone.insert((test.program(), name.as_str()))),
+                _ => drop(together.entry(test.program()).or_default().insert(test.name())),
+            }
+        }
+        let together = together.into_iter().map(|(program, names)| (program, names.into_iter().collect()));
+        let alone = alone.into_iter().map(|(program, name)| (program, vec![name]));
+        for (program, names) in together.chain(alone) {
+            let names: Vec<&str> = names;
+            let output = self.run(program, &names)?;
             if counts(&output) != Some((names.len(), 0)) {
                 let passed = |name: &&&str| {
                     let mut said = output.lines().filter_map(|line| line.strip_prefix("test "));
@@ -198,10 +215,7 @@ impl Scratch {
             Err(why) => return Ok(Fate::Broken(format!("{why}"))),
         };
         fs::write(&path, changed)?;
-        let output = match &mutant.test {
-            Place::Host(test) => self.run(true, &[test]),
-            Place::Guest(test) => self.run(false, &[test]),
-        };
+        let output = self.run(mutant.test.program(), &[mutant.test.name()]);
         fs::write(&path, text)?;
         let output = output?;
         Ok(match counts(&output) {
@@ -211,8 +225,8 @@ impl Scratch {
         })
     }
 
-    /// Builds and runs tests in the copy, and gives what they said: any of the kernel's core, or one in the guest.
-    fn run(&self, host: bool, names: &[&str]) -> Result<String> {
+    /// Builds and runs tests of one program in the copy, and gives what they said; of those in the guest, one.
+    fn run(&self, program: &[&str], names: &[&str]) -> Result<String> {
         let mut command = Command::new("cargo");
         bare::scrub(&mut command);
         command.current_dir(&self.tree).env("CARGO_TARGET_DIR", &self.target);
@@ -220,8 +234,6 @@ impl Scratch {
         // What is built to run one test once is better built fast.
         command.env("CARGO_PROFILE_DEV_DEBUG", "0");
         command.args(["--config", "profile.dev.package.kernel.opt-level=0", "test", "--locked", "-p"]);
-        let program: &[&str] =
-            if host { &["kernel", "--lib"] } else { &["sila_tests", "--test", "in_guest"] };
         command.args(program).args(["--", "--exact"]).args(names);
         let path = self.target.join("output");
         let log = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;

@@ -10,7 +10,7 @@ use sila_abi::policy::Policy;
 use sila_abi::record::{KeyId, Name, Version};
 use sila_abi::trust::{Certificate, Purpose, Record, Revocation, RevokedItem};
 
-/// The most publisher keys of a store; each holds about 72 KiB.
+/// The most publisher keys of a store; each holds 64 KiB.
 pub const MAX_KEYS: usize = 64;
 /// The most revocations of a store.
 pub const MAX_REVOCATIONS: usize = 1024;

@@ -3,8 +3,8 @@
 #[cfg(feature = "dilithium5")]
 use crate::dilithium5;
 use crate::hash::key_id;
+use crate::ml_dsa_87;
 use core::fmt;
-use ml_dsa::{EncodedSignature, EncodedVerifyingKey, MlDsa87};
 use sila_abi::record::KeyId;
 use sila_abi::trust::RecordKind;
 
@@ -36,7 +36,13 @@ pub struct Scheme {
 
 /// Every scheme of this build.
 pub const SCHEMES: &[Scheme] = &[
-    Scheme { number: ML_DSA_87, name: "ML-DSA-87", nist_level: 5, key_len: 2592, signature_len: 4627 },
+    Scheme {
+        number: ML_DSA_87,
+        name: "ML-DSA-87",
+        nist_level: 5,
+        key_len: ml_dsa_87::KEY_LEN,
+        signature_len: ml_dsa_87::SIGNATURE_LEN,
+    },
     #[cfg(feature = "dilithium5")]
     Scheme {
         number: DILITHIUM5,
@@ -172,7 +178,7 @@ impl fmt::Display for VerifyError {
 
 impl core::error::Error for VerifyError {}
 
-/// A public key, decoded once and kept (about 72 KiB of heap for ML-DSA-87).
+/// A public key, decoded once and kept (64 KiB of heap for ML-DSA-87).
 #[derive(Clone)]
 pub struct VerifyingKey {
     scheme: &'static Scheme,
@@ -183,7 +189,7 @@ pub struct VerifyingKey {
 /// What each scheme decodes its keys to.
 #[derive(Clone)]
 enum Decoded {
-    MlDsa87(ml_dsa::VerifyingKey<MlDsa87>),
+    MlDsa87(ml_dsa_87::PublicKey),
     #[cfg(feature = "dilithium5")]
     Dilithium5(dilithium5::PublicKey),
 }
@@ -192,9 +198,8 @@ impl Decoded {
     fn decode(scheme: &Scheme, bytes: &[u8]) -> Result<Self, KeyError> {
         match scheme.number {
             ML_DSA_87 => {
-                let encoded = EncodedVerifyingKey::<MlDsa87>::try_from(bytes);
-                let encoded = encoded.map_err(|_| KeyError::Length)?;
-                Ok(Self::MlDsa87(ml_dsa::VerifyingKey::decode(&encoded)))
+                let bytes = bytes.try_into().map_err(|_| KeyError::Length)?;
+                Ok(Self::MlDsa87(ml_dsa_87::PublicKey::decode(bytes)))
             }
             #[cfg(feature = "dilithium5")]
             DILITHIUM5 => Ok(Self::Dilithium5(dilithium5::PublicKey::decode(bytes)?)),
@@ -239,10 +244,8 @@ impl VerifyingKey {
         }
         let valid = match &self.key {
             Decoded::MlDsa87(key) => {
-                let encoded = EncodedSignature::<MlDsa87>::try_from(signature);
-                let encoded = encoded.map_err(|_| VerifyError::Length)?;
-                let signature = ml_dsa::Signature::<MlDsa87>::decode(&encoded);
-                signature.is_some_and(|signature| key.verify_with_context(message, context, &signature))
+                let signature = signature.try_into().map_err(|_| VerifyError::Length)?;
+                key.verify(context, message, signature)
             }
             #[cfg(feature = "dilithium5")]
             Decoded::Dilithium5(key) => key.verify(context, message, signature),

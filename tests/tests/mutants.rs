@@ -50,9 +50,14 @@ fn module(parent: Module, name: &str) -> Option<Module> {
 
 /// True if the kernel's core has a test of this path.
 fn has_host_test(root: &Path, path: &str) -> bool {
+    has_test(root, "kernel/src", path)
+}
+
+/// True if the library whose sources are in `folder` has a test of this path.
+fn has_test(root: &Path, folder: &str, path: &str) -> bool {
     let parts: Vec<&str> = path.split("::").collect();
     let (name, modules) = parts.split_last().unwrap();
-    let folder = root.join("kernel/src");
+    let folder = root.join(folder);
     let text = fs::read_to_string(folder.join("lib.rs")).unwrap();
     let core = Module { text, beside: folder.clone(), below: folder };
     let Some(found) = modules.iter().try_fold(core, |parent, name| module(parent, name)) else {
@@ -70,6 +75,7 @@ fn every_mutant_names_a_test_that_exists() {
     for mutant in Mutants::read(&root).unwrap().all {
         let exists = match &mutant.test {
             Place::Host(path) => has_host_test(&root, path),
+            Place::Crypto(path) => has_test(&root, "sila_crypto/src", path),
             Place::Guest(name) => TESTS.iter().any(|test| test.name == name),
         };
         assert!(exists, "{}: {:?}", mutant.name, mutant.test);
@@ -87,4 +93,8 @@ fn a_test_that_does_not_exist_is_missed() {
     assert!(!has_host_test(&root, "pci_tests::after_silence_no_function_masters_the_bus_or_sends_messages"));
     assert!(has_host_test(&root, "frames::tests::quarantined_frames_are_not_reused_before_the_flush"));
     assert!(!has_host_test(&root, "nosuch::test"));
+    let crypto = |path: &str| has_test(&root, "sila_crypto/src", path);
+    assert!(crypto("ml_dsa_87::tests::a_hint_encoded_in_another_way_is_refused"));
+    assert!(crypto("ml_dsa_87::encoding::tests::hints_have_one_encoding"));
+    assert!(!crypto("ml_dsa_87::tests::hint_of") && !crypto("ml_dsa_87::tests::no_such_test"));
 }

@@ -20,8 +20,8 @@ use spin::Mutex;
 
 use super::layout::{STACKS, VERIFICATION_STACK};
 
-/// Bytes of the scratch arena. Each root signature leaves about 84 KiB behind: a root set of eight keys that eight others
-/// sign, too, takes 1.4 MiB.
+/// Bytes of the scratch arena. Each root signature leaves 64 KiB behind, the decoded key: a root set of eight keys that
+/// eight others sign, too, takes 1 MiB.
 pub const SCRATCH: u64 = 2 * 1024 * 1024;
 /// Bytes of a keeping for a record: a certificate with its decoded key, and what decoding takes for a while.
 const RECORD: u64 = 128 * 1024;
