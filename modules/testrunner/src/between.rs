@@ -1,7 +1,8 @@
 //! What changes while a verification is finished and not yet acted upon: the last step must read it again.
 
+use crate::cache;
 use crate::lab::{
-    EMPTY, Failure, KEYS, Lab, Outcome, POOL, PROBE_PRIORITY, TEST, accounts, copy, create, create_in, equal,
+    CACHE, EMPTY, Failure, KEYS, Lab, Outcome, POOL, PROBE_PRIORITY, TEST, accounts, copy, create, create_in, equal,
     filled, holds, refused, sealed, until, works,
 };
 use alloc::sync::Arc;
@@ -170,10 +171,18 @@ pub fn a_key_revoked_during_verification_is_refused(lab: &Lab) -> Outcome {
     let made = works("a process of that key", create(lab.image(), proof.slot(), POOL, PROBE_PRIORITY, &[]))?;
     works("ending it", op::ProcessTerminate(made.slot(), 0))?;
     let (image, proof_slot) = (lab.image(), proof.slot());
+    let own = sealed(lab.data(crate::PROBE_IMAGE)?)?;
+    let cached = works("an image of that key in the cache", cache::insert(own.slot(), proof.slot()))?;
+    let record = works("CachedImageStatus", sila_rt::cache::image(cached.slot()))?;
     let code = between(
         move || create_in(image, proof_slot, POOL, PROBE_PRIORITY, &[], TARGET),
         || works("KeyRingInstall", install(lab, "revocation.record")).map(|_| ()),
     )?;
+    refused("an image of that key", cache::find(&record)?, Error::NotCached)?;
+    refused("its handle", op::CachedImageStatus(cached.slot()), Error::ObjectGone)?;
+    refused("a process from it", cache::create_cached(cached.slot(), &[]), Error::ObjectGone)?;
+    let killed = works("ModuleCacheStatus", sila_rt::cache::state(CACHE))?.killed;
+    holds("the cache counts it", killed >= 1)?;
     equal("the error", code, Error::KeyRevoked as u64)?;
     nothing_at_target()?;
     let later = create(lab.image(), proof.slot(), POOL, PROBE_PRIORITY, &[]);

@@ -64,6 +64,8 @@ pub const JUDGED_MANAGER: Slot = Slot(50);
 pub const HOSTILE_COMPRESSION: Slot = Slot(51);
 /// An endpoint for a stand-in of ServiceRegistry, both ends.
 pub const HOSTILE_REGISTRY: Slot = Slot(52);
+/// The kernel's module cache.
+pub const CACHE: Slot = Slot(53);
 /// An empty slot that no test fills for long.
 pub const EMPTY: Slot = Slot(63);
 

@@ -7,6 +7,7 @@ extern crate alloc;
 
 mod between;
 mod budgets;
+mod cache;
 mod caps;
 mod child;
 mod control;
@@ -252,6 +253,11 @@ pub const TESTS: &[Test] = tests! {
         a_pool_that_is_too_small_is_refused
         a_version_with_other_content_is_refused
         the_new_process_holds_exactly_its_grants;
+    cache:
+        a_process_from_the_cache_is_the_one_that_its_parts_make
+        an_image_is_found_by_its_module_s_id_until_it_is_taken_out
+        nothing_that_is_not_verified_comes_in
+        the_cache_gives_everything_back;
     signatures:
         outside_vectors_hold_in_ring_3
         outside_vectors_hold_in_the_verification_context

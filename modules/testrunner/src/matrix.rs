@@ -2,7 +2,7 @@
 //! operation that is added is tested.
 
 use crate::lab::{
-    EMPTY, ENDOW_ONLY, Failure, IRQ, JOB, KEYS, Lab, Outcome, POLICY, POOL, PORTS, SYSTEM, TEST, copy, equal,
+    CACHE, EMPTY, ENDOW_ONLY, Failure, IRQ, JOB, KEYS, Lab, Outcome, POLICY, POOL, PORTS, SYSTEM, TEST, copy, equal,
     refused, works,
 };
 use alloc::format;
@@ -25,10 +25,11 @@ struct Zoo {
     mapping: OwnedSlot,
     handover: OwnedSlot,
     journal: OwnedSlot,
+    cached: OwnedSlot,
 }
 
 impl Zoo {
-    fn new(_: &Lab) -> Result<Self, Failure> {
+    fn new(lab: &Lab) -> Result<Self, Failure> {
         let frames = works("RegionCreate", make(|dst| op::RegionCreate(OWN_POOL, 1, dst)))?;
         let journal = works("JournalCreate", make(|dst| op::JournalCreate(OWN_POOL, frames.slot(), dst)))?;
         // The Journal has taken it.
@@ -39,6 +40,7 @@ impl Zoo {
             invoke(region.slot(), Op::RegionMap, &words)
         };
         Ok(Self {
+            cached: crate::cache::probe(lab)?,
             mapping: works("RegionMap", make(map))?,
             handover: works("HandoverCreate", make(|dst| op::HandoverCreate(POOL, JOB, u64::MAX, dst)))?,
             journal,
@@ -69,6 +71,8 @@ impl Zoo {
             ObjectType::Mapping => self.mapping.slot(),
             ObjectType::Handover => self.handover.slot(),
             ObjectType::Journal => self.journal.slot(),
+            ObjectType::ModuleCache => CACHE,
+            ObjectType::CachedImage => self.cached.slot(),
             _ => return None,
         })
     }
@@ -83,6 +87,7 @@ impl Drop for Zoo {
     fn drop(&mut self) {
         // A mapping outlives its last capability.
         let _ = invoke(self.mapping.slot(), Op::MappingUnmap, &[]);
+        let _ = op::CachedImageEvict(self.cached.slot());
     }
 }
 
