@@ -8,6 +8,7 @@ use sila_crypto::SecureBool;
 
 use crate::arena::{Arena, Id};
 use crate::budget::Budgets;
+use crate::cache::{CachedImage, ModuleCache};
 use crate::cap::{CSPACE, Cap, CapId, CapTable, MAX_CHUNKS, ObjRef};
 use crate::contract;
 use crate::device_table::DeviceTable;
@@ -15,7 +16,6 @@ use crate::failing::Failing;
 use crate::frames::FrameTable;
 use crate::handover::Handover;
 use crate::interrupts::Interrupts;
-use crate::cache::{CachedImage, ModuleCache};
 use crate::journal::Journal;
 use crate::keyring::KeyRing;
 use crate::machine::{Frame, Machine};

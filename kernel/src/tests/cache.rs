@@ -242,7 +242,11 @@ fn ends() -> Vec<(Slot, Vec<u8>, Error)> {
         (KEYS, signed(RecordKind::Revocation, &Revocation { sequence: 1, item }), Error::VersionRevoked),
         (KEYS, signed(RecordKind::Floors, &floors), Error::BelowFloor),
         (KEYS, signed(RecordKind::Certificate, &narrower), Error::Namespace),
-        (KEYS, signed(RecordKind::Certificate, &certificate("other", &signer(8), 1, &["probe"])), Error::Namespace),
+        (
+            KEYS,
+            signed(RecordKind::Certificate, &certificate("other", &signer(8), 1, &["probe"])),
+            Error::Namespace,
+        ),
         (POLICY, signed(RecordKind::Policy, &smaller), Error::ImageSize),
         (POLICY, signed(RecordKind::Policy, &stronger), Error::WeakAlgorithm),
     ]

@@ -103,9 +103,8 @@ impl Kernel {
         work.verdict = None;
         work.length = 0;
         work.trusted = self.keyring.trusted();
-        work.source = source.and_then(|(region, length)| {
-            self.regions.get(region).map(|r| (r.backing, r.filled, length))
-        });
+        work.source = source
+            .and_then(|(region, length)| self.regions.get(region).map(|r| (r.backing, r.filled, length)));
         work.image = image.and_then(|image| self.regions.get(image).map(|r| (r.backing, r.pages)));
         work.task = task;
     }

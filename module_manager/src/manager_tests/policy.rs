@@ -14,9 +14,8 @@ fn crowd(policy: Policy) -> World {
         world.load(TESTS, grants(number));
     }
     for _ in 0..3 * MAX_LOADS {
-        let early = |step: &Action| {
-            matches!(step, Action::Verify(..) | Action::Check(..) | Action::CreateOutput(..))
-        };
+        let early =
+            |step: &Action| matches!(step, Action::Verify(..) | Action::Check(..) | Action::CreateOutput(..));
         let at = world.steps.iter().position(early).unwrap();
         world.steps.rotate_left(at);
         world.succeed();

@@ -110,7 +110,9 @@ mod tests {
             killed: 1,
         };
         let shown = text(&state, &[image]);
-        for what in ["counter", "1.2.3", "sila", "abababababababab…", " 36 ", "1 of 32 images, 36 of 4096 frames"] {
+        for what in
+            ["counter", "1.2.3", "sila", "abababababababab…", " 36 ", "1 of 32 images, 36 of 4096 frames"]
+        {
             assert!(shown.contains(what), "{what}: {shown}");
         }
         assert!(shown.contains("7 found, 8 not found; 3 came in, 2 made room, 1 could no longer be loaded"));

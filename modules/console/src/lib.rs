@@ -7,9 +7,9 @@
 
 extern crate alloc;
 
+pub mod cache;
 pub mod command;
 pub mod demo;
-pub mod cache;
 pub mod depot;
 pub mod devices;
 pub mod editor;

@@ -2,8 +2,8 @@
 
 use crate::cache;
 use crate::lab::{
-    CACHE, EMPTY, Failure, KEYS, Lab, Outcome, POOL, PROBE_PRIORITY, TEST, accounts, copy, create, create_in, equal,
-    filled, holds, refused, sealed, until, works,
+    CACHE, EMPTY, Failure, KEYS, Lab, Outcome, POOL, PROBE_PRIORITY, TEST, accounts, copy, create, create_in,
+    equal, filled, holds, refused, sealed, until, works,
 };
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};

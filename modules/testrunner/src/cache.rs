@@ -69,7 +69,11 @@ pub fn a_process_from_the_cache_is_the_one_that_its_parts_make(lab: &Lab) -> Out
     let of = |child: &Child| works("ProcessIdentity", system::identity(child.process()));
     let (from_cache, from_parts) = (child(cached.slot())?, lab.child()?);
     let (a, b) = (of(&from_cache)?, of(&from_parts)?);
-    equal("manifest, key and endowment", (a.manifest_digest, a.key_id, a.endowed), (b.manifest_digest, b.key_id, b.endowed))?;
+    equal(
+        "manifest, key and endowment",
+        (a.manifest_digest, a.key_id, a.endowed),
+        (b.manifest_digest, b.key_id, b.endowed),
+    )?;
     equal("what the cache says of it", (image.manifest_digest, image.key_id), (a.manifest_digest, a.key_id))?;
     from_cache.exits(Act::DirectionFlag, &[], &[], SURVIVED)?;
     drop(from_parts);
@@ -84,7 +88,10 @@ pub fn an_image_is_found_by_its_module_s_id_until_it_is_taken_out(lab: &Lab) -> 
     let cached = probe(lab)?;
     let image = works("CachedImageStatus", cache::image(cached.slot()))?;
     let found = works("ModuleCacheFind", find(&image)?)?;
-    holds("it is listed", works("ModuleCacheNext", cache::images(CACHE))?.iter().any(|i| i.cursor == image.cursor))?;
+    holds(
+        "it is listed",
+        works("ModuleCacheNext", cache::images(CACHE))?.iter().any(|i| i.cursor == image.cursor),
+    )?;
     let other = CachedRecord { version: image.version + 1, ..image };
     refused("another version", find(&other)?, Error::NotCached)?;
     // A copy without MANAGE uses it and cannot take it out.

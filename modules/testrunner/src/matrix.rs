@@ -2,8 +2,8 @@
 //! operation that is added is tested.
 
 use crate::lab::{
-    CACHE, EMPTY, ENDOW_ONLY, Failure, IRQ, JOB, KEYS, Lab, Outcome, POLICY, POOL, PORTS, SYSTEM, TEST, copy, equal,
-    refused, works,
+    CACHE, EMPTY, ENDOW_ONLY, Failure, IRQ, JOB, KEYS, Lab, Outcome, POLICY, POOL, PORTS, SYSTEM, TEST, copy,
+    equal, refused, works,
 };
 use alloc::format;
 use alloc::vec::Vec;
