@@ -248,6 +248,8 @@ pub struct CachedRecord {
     pub version: u64,
     /// The manifest's security version.
     pub security_version: u64,
+    /// Its module's id, by which ModuleCacheFind finds it.
+    pub module_id: [u8; 32],
     /// Id digest of the manifest.
     pub manifest_digest: [u8; 32],
     /// Id of the key that signed it.

@@ -124,6 +124,7 @@ impl Kernel {
             used: entry.used,
             version: manifest.version.to_word(),
             security_version: manifest.security_version.into(),
+            module_id: entry.key,
             manifest_digest: entry.load.as_ref().map_or([0; 32], |load| load.digest),
             key_id: manifest.key_id,
             name_len: name.len() as u64,

@@ -38,6 +38,8 @@ pub const PING: Slot = Slot(14);
 pub const PONG: Slot = Slot(15);
 /// ModuleManager.
 pub const MANAGER: Slot = Slot(16);
+/// The kernel's module cache.
+pub const CACHE: Slot = Slot(17);
 /// Slots that no one else uses: for what is made and deleted again.
 pub const SPARE: [Slot; 4] = [Slot(40), Slot(41), Slot(42), Slot(43)];
 /// A Notification of this process.

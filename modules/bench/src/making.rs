@@ -178,6 +178,11 @@ pub fn new_process(
     system::process_create(JOB, image, client.proof(proof), POOL, LOWER, grants, dst)
 }
 
+/// As [`new_process`], from an image of the module cache.
+pub fn new_cached_process(image: Slot, dst: Slot) -> Result<(), Reason> {
+    system::process_create_cached(JOB, image, POOL, LOWER, &[], dst)
+}
+
 /// Ends a process; this capability goes with it.
 pub fn end_process(process: Slot) -> Result<u64, Reason> {
     let ticks = window([invocation(process, Op::ProcessTerminate, &[0])])?;

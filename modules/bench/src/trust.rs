@@ -1,17 +1,19 @@
 //! What trust costs: keys, signatures, hashes, and loads with everything that is checked on the way.
 
-use crate::bench::{Client, MANAGER, OWN, POOL, Proof, Reason, Row, SPARE, TEST};
-use crate::making::{end_process, new_process};
+use crate::bench::{CACHE, Client, MANAGER, OWN, POOL, Proof, Reason, Row, SPARE, TEST};
+use crate::making::{end_process, new_cached_process, new_process};
 use bench::{LARGE_BYTES, SMALL_MODULE};
 use sila_abi::protocol::module_manager::{LOAD, Load, Loaded, STOP};
+use sila_abi::protocol::wire::digest_words;
 use sila_abi::record::Name;
+use sila_abi::status::CachedRecord;
 use sila_abi::{Error, Op, Slot};
 use sila_rt::hostile::invoke;
 use sila_rt::ipc::{self, Message};
 use sila_rt::memory::OwnRegion;
 use sila_rt::raw::time_stamp;
-use sila_rt::slots::OwnedSlot;
-use sila_rt::{clock, op};
+use sila_rt::slots::{OwnedSlot, make};
+use sila_rt::{cache, clock, op};
 
 const fn row(name: &'static str, n: usize, once: fn(&Client) -> Result<u64, Reason>) -> Row {
     Row { name, n, once, around: None }
@@ -23,7 +25,12 @@ pub const ROWS: &[Row] = &[
     row("signature_verify", 20, |client| Ok(case(client, true)?.saturating_sub(case(client, false)?))),
     row("hash_1mib", 2, hash),
     row("load_kernel_35k", 10, |client| create(client, Proof::Small, 0)),
-    row("load_whole_35k", 10, load),
+    row("load_kernel_cached_35k", 10, create_cached),
+    row("load_whole_35k", 10, |client| {
+        forget()?;
+        load(client)
+    }),
+    row("load_whole_cached_35k", 10, load),
     row("process_create_1_cap", 10, |client| create(client, Proof::Caps1, 1)),
     row("process_create_8_caps", 10, |client| create(client, Proof::Caps8, 8)),
     row("process_create_32_caps", 10, |client| create(client, Proof::Caps32, 32)),
@@ -88,6 +95,34 @@ fn create(client: &Client, proof: Proof, caps: u16) -> Result<u64, Reason> {
     let grants = grants.get(..usize::from(caps)).unwrap_or_default();
     let ticks = ticks(|| new_process(client, client.small(), proof, grants, PROCESS))?;
     end_process(PROCESS)?;
+    Ok(ticks)
+}
+
+/// The image with this name in the module cache.
+fn cached(name: &str) -> Result<Option<OwnedSlot>, Reason> {
+    let is_it = |image: &CachedRecord| {
+        let named = usize::try_from(image.name_len).ok().and_then(|len| image.name.get(..len));
+        named == Some(name.as_bytes())
+    };
+    let Some(image) = cache::images(CACHE)?.into_iter().find(is_it) else { return Ok(None) };
+    let [a, b, c, d] = digest_words(&image.module_id);
+    make(|dst| op::ModuleCacheFind(CACHE, a, b, c, d, dst)).map(Some)
+}
+
+/// Takes the small module's image out of the cache.
+fn forget() -> Result<(), Reason> {
+    match cached(SMALL_MODULE)? {
+        Some(image) => op::CachedImageEvict(image.slot()).map(|_| ()),
+        None => Ok(()),
+    }
+}
+
+/// Makes a process of the small image as the cache has it.
+fn create_cached(client: &Client) -> Result<u64, Reason> {
+    let image = make(|dst| op::ModuleCacheInsert(CACHE, client.small(), client.proof(Proof::Small), dst))?;
+    let ticks = ticks(|| new_cached_process(image.slot(), PROCESS))?;
+    end_process(PROCESS)?;
+    op::CachedImageEvict(image.slot())?;
     Ok(ticks)
 }
 

@@ -89,6 +89,7 @@ mod tests {
             used: 9,
             version: Version::new(1, 2, 3).to_word(),
             security_version: 0,
+            module_id: [0; 32],
             manifest_digest: [0xab; 32],
             key_id: [0; 32],
             name_len,

@@ -40,6 +40,7 @@ pub fn find(image: &CachedRecord) -> Result<Result<OwnedSlot, CallError>, Failur
         (text(&image.name, image.name_len)?, text(&image.publisher, image.publisher_len)?);
     let version = Version::from_word(image.version).unwrap_or(Version::MIN);
     let [a, b, c, d] = digest_words(&module_id(&publisher, &name, version));
+    equal("the module's id", digest_words(&image.module_id), [a, b, c, d])?;
     Ok(make(|dst| op::ModuleCacheFind(CACHE, a, b, c, d, dst)))
 }
 
@@ -92,8 +93,9 @@ pub fn an_image_is_found_by_its_module_s_id_until_it_is_taken_out(lab: &Lab) -> 
         "it is listed",
         works("ModuleCacheNext", cache::images(CACHE))?.iter().any(|i| i.cursor == image.cursor),
     )?;
-    let other = CachedRecord { version: image.version + 1, ..image };
-    refused("another version", find(&other)?, Error::NotCached)?;
+    let [a, b, c, d] = digest_words(&image.module_id);
+    let other = make(|dst| op::ModuleCacheFind(CACHE, a ^ 1, b, c, d, dst));
+    refused("another id", other, Error::NotCached)?;
     // A copy without MANAGE uses it and cannot take it out.
     let weak = works("CapCopy", copy(cached.slot(), Rights::READ))?;
     refused("without MANAGE", op::CachedImageEvict(weak.slot()), Error::MissingRight)?;
