@@ -7,7 +7,7 @@ use crate::pkg::ceremony_args::{
     AddSignatureArgs, CertifyArgs, FloorsArgs, PolicyArgs, RevokeArgs, RootsetArgs,
 };
 use crate::pkg::keygen::KeygenArgs;
-use crate::push::PushArgs;
+use crate::push::{ExportFloorsArgs, PushArgs};
 use crate::qemu::Board;
 use crate::{image, script};
 use anyhow::Context;
@@ -77,6 +77,8 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Send a package or signed record to a running system
     Push(PushArgs),
+    /// Read the floors of a running system into a record for its next boot bundle
+    ExportFloors(ExportFloorsArgs),
     /// Write an image to a removable disk and read it back
     Flash(FlashArgs),
     /// Say what this machine has and what it lacks

@@ -1,7 +1,7 @@
 //! One run of the guest: QEMU, its channels, and how it ended.
 use crate::outcome::Outcome;
 use crate::paths::Scratch;
-use crate::push::{Listed, push_file};
+use crate::push::{Listed, export_floors, push_file};
 use crate::qemu::{self, Board, Channels};
 use crate::script::{Action, Driver, HostStep, PROMPT};
 use crate::{backtrace, screenshot, toolchain};
@@ -230,6 +230,12 @@ impl Guest {
         push_file(file, socket)
     }
 
+    /// Writes the floors of the system to a new file.
+    fn export_floors(&self, out: &Path) -> Result<String> {
+        let socket = self.push_socket().context("this machine has no second serial port")?;
+        export_floors(out, socket)
+    }
+
     /// Takes a picture of the screen.
     pub fn screenshot(&mut self, to: &Path) -> Result<()> {
         let raw = self.scratch.join("screen.ppm");
@@ -302,15 +308,15 @@ impl Run<'_> {
         match action {
             Action::Show(line) => self.show(line),
             Action::Type(command, last) => self.type_command(guest, &command, last)?,
-            Action::Host(command, HostStep::Push(file)) => {
+            Action::Host(command, step) => {
                 self.show(format!("{PROMPT}{command}"));
-                match guest.push(&file) {
-                    Ok(said) => self.show(format!("push: {said}")),
-                    Err(error) => {
-                        self.host_failed = true;
-                        self.show(format!("push: {error:#}"));
-                    }
-                }
+                let (verb, done) = match step {
+                    HostStep::Push(file) => ("push", guest.push(&file)),
+                    HostStep::ExportFloors(out) => ("export-floors", guest.export_floors(&out)),
+                };
+                self.host_failed |= done.is_err();
+                let said = done.unwrap_or_else(|error| format!("{error:#}"));
+                self.show(format!("{verb}: {said}"));
                 let next = self.driver.go_on();
                 return self.act(guest, next);
             }

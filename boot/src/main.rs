@@ -40,6 +40,7 @@ fn act(cli: Cli) -> anyhow::Result<u8> {
         Some(Command::Verify(args)) => args.run().map(|()| 0),
         Some(Command::Inspect(args)) => args.run().map(|()| 0),
         Some(Command::Push(args)) => args.run().map(|()| 0),
+        Some(Command::ExportFloors(args)) => args.run().map(|()| 0),
         Some(Command::Clippy) => {
             boot::bare::lint(&boot::toolchain::select()?)?;
             Ok(0)

@@ -1,10 +1,13 @@
-//! The command `push`: sends a file to a running system over its second serial port.
+//! The commands `push` and `export-floors`: files to a running system over its second serial port, and floors from it.
 use crate::cli::readable;
 use crate::missing::Usage;
+use crate::pkg::ceremony::{self, parse_floor};
+use crate::pkg::keys::list;
 use crate::{paths, push_link};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use sila_abi::protocol::push::MAX_FILE;
+use sila_abi::trust::FloorRecord;
 use std::path::{Path, PathBuf};
 
 /// The options of `push`.
@@ -28,6 +31,44 @@ impl PushArgs {
         println!("{}", send(&self.file, &bytes, &to)?);
         Ok(())
     }
+}
+
+/// The options of `export-floors`.
+#[derive(Debug, Clone, Args)]
+pub struct ExportFloorsArgs {
+    /// The floor record to write; it must not exist yet
+    #[arg(value_name = "FILE")]
+    pub out: PathBuf,
+    /// The system's socket, or a serial port such as /dev/ttyUSB0; without it the one system that runs here
+    #[arg(long, value_name = "SOCKET|TTY")]
+    pub from: Option<PathBuf>,
+}
+
+impl ExportFloorsArgs {
+    /// Writes the record and prints what is in it.
+    pub fn run(&self) -> Result<()> {
+        let from = match &self.from {
+            Some(from) => from.clone(),
+            None => running()?,
+        };
+        println!("{}", export_floors(&self.out, &from)?);
+        Ok(())
+    }
+}
+
+/// Reads the floors of the system behind this socket or serial port and writes them to the new file `out`, as a record
+/// without signatures. The answer says what was written.
+pub fn export_floors(out: &Path, from: &Path) -> Result<String> {
+    let mut wire = push_link::open(from)?;
+    let (floors, sequence) = push_link::floors(&mut *wire).context("cannot read the floors of the system")?;
+    if floors.is_empty() {
+        bail!("the system has no floors; there is nothing to write");
+    }
+    let floors = floors.iter().map(|text| parse_floor(text)).collect::<Result<Vec<_>>>()?;
+    let count = floors.len();
+    let record = FloorRecord { sequence: sequence.saturating_add(1), floors: list(floors, "floors")? };
+    ceremony::export_floors(&record, out)?;
+    Ok(format!("wrote {count} floors without signatures to {}", out.display()))
 }
 
 /// Sends a file to the system behind this socket or serial port. The answer is what the system says.

@@ -3,7 +3,8 @@ use crate::missing::Usage;
 use anyhow::{Context, Result, bail};
 use depot::link::{Answer, Frame, Verdict};
 use rustix::termios::{ControlModes, OptionalActions, SpecialCodeIndex, tcgetattr, tcsetattr};
-use sila_abi::protocol::push::{Announcement, BEGIN, DATA, MAX_ANSWER, MAX_PAYLOAD};
+use sila_abi::protocol::push::{Announcement, BEGIN, DATA, FLOORS, MAX_ANSWER, MAX_PAYLOAD};
+use sila_abi::boot::MAX_FLOORS;
 use sila_crypto::hash::bulk_digest;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -102,6 +103,20 @@ pub fn transfer(wire: &mut dyn Wire, bytes: &[u8]) -> Result<String> {
     Sender { wire, transfer: fresh_number(), heard: Vec::new(), patience: PATIENCE }.send(bytes)
 }
 
+/// How often floors that change while they are read are read anew.
+const READS: u32 = 4;
+
+/// Reads the floors of a running system, and the sequence of its last signed floor record.
+pub fn floors(wire: &mut dyn Wire) -> Result<(Vec<String>, u64)> {
+    let mut asker = Sender { wire, transfer: fresh_number(), heard: Vec::new(), patience: PATIENCE };
+    for _ in 0..READS {
+        if let Some(read) = asker.floors()? {
+            return Ok(read);
+        }
+    }
+    bail!("the system's floors change all the time")
+}
+
 /// A number that no other transfer of late had; not 0.
 fn fresh_number() -> u32 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
@@ -129,21 +144,47 @@ impl Sender<'_> {
         said.context("the system did not say what became of the file")
     }
 
+    /// Every floor, if nothing changes meanwhile.
+    fn floors(&mut self) -> Result<Option<(Vec<String>, u64)>> {
+        let mut floors = Vec::new();
+        let mut first = None;
+        for number in 0..=MAX_FLOORS as u32 {
+            let Verdict::Floor(answer) = self.ask(FLOORS, number, &[])? else {
+                bail!("the system does not tell its floors");
+            };
+            if *first.get_or_insert(answer.changes) != answer.changes {
+                return Ok(None);
+            }
+            match answer.floor {
+                Some(floor) => floors.push(floor),
+                None => return Ok(Some((floors, answer.sequence))),
+            }
+        }
+        bail!("the system tells more than {MAX_FLOORS} floors")
+    }
+
     /// Sends a frame until it is answered. Text is the last answer of a transfer.
     fn exchange(&mut self, kind: u8, number: u32, payload: &[u8]) -> Result<Option<String>> {
+        match self.ask(kind, number, payload)? {
+            Verdict::Done(what) => Ok(Some(what)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Sends a frame until it is answered by anything but a refusal, or that it is to come again.
+    fn ask(&mut self, kind: u8, number: u32, payload: &[u8]) -> Result<Verdict> {
         let frame = Frame { kind, transfer: self.transfer, number, payload: payload.to_vec() };
         let encoded = frame.encode().context("the frame is too long")?;
         let mut reason = String::new();
         for _ in 0..TRIES {
             self.wire.send(&encoded).map_err(lost)?;
             match self.answer(number)? {
-                Some(Verdict::Done(what)) => return Ok(Some(what)),
                 Some(Verdict::Refused(why)) => bail!("the system refused it: {why}"),
-                Some(Verdict::Ack(_)) => return Ok(None),
                 Some(Verdict::Nack(_, why)) => {
                     reason = format!("; it said last: {why}");
                     self.settle()?;
                 }
+                Some(said) => return Ok(said),
                 None => {}
             }
         }
@@ -163,6 +204,7 @@ impl Sender<'_> {
                     // Who understood nothing does not know whose frame it was.
                     Verdict::Nack(..) if answer.transfer == 0 => return Ok(Some(answer.verdict)),
                     Verdict::Nack(of, _) if !mine || of != number => {}
+                    Verdict::Floor(ref of) if !mine || of.number != number => {}
                     _ if !mine => {}
                     verdict => return Ok(Some(verdict)),
                 }

@@ -1,6 +1,6 @@
 //! The sender against the depot's own receiving end, over a line that may be bad.
 use super::*;
-use depot::link::{Deframer, Heard};
+use depot::link::{Deframer, FloorAnswer, Heard};
 use depot::transfer::{Action, Event, Receiver};
 use std::collections::VecDeque;
 
@@ -15,6 +15,10 @@ struct Line {
     noise: Box<dyn FnMut(Vec<u8>) -> Vec<u8>>,
     deaf: bool,
     sent: usize,
+    floors: Vec<String>,
+    changes: u64,
+    /// Something changes whenever floors are read.
+    restless: bool,
 }
 
 impl Line {
@@ -29,6 +33,9 @@ impl Line {
             noise: Box::new(noise),
             deaf: false,
             sent: 0,
+            floors: Vec::new(),
+            changes: 3,
+            restless: false,
         }
     }
 
@@ -46,6 +53,13 @@ impl Line {
                 }
                 Action::Discard => self.file.clear(),
                 Action::Answer(answer) => self.answers.extend(answer.line().bytes()),
+                Action::Floor(transfer, number) => {
+                    self.changes += u64::from(self.restless && number == 1);
+                    let floor = self.floors.get(number as usize).cloned();
+                    let answer = FloorAnswer { number, changes: self.changes, sequence: 8, floor };
+                    let verdict = Verdict::Floor(answer);
+                    self.answers.extend(Answer { transfer, verdict }.line().bytes());
+                }
             }
         }
     }
@@ -133,6 +147,35 @@ fn answers_among_other_text_are_found() {
     line.answers
         .extend(*b"\xff\xfe garbage\ndepot 5 ack 0\ndepot 77 ack 9\ndepot 77 nack 3 x\n[  0.1] log line\n");
     assert_eq!(send(&mut line, &file(2000)).unwrap(), "kept");
+}
+
+fn read_floors(line: &mut Line) -> Result<(Vec<String>, u64)> {
+    let mut asker =
+        Sender { wire: line, transfer: 77, heard: Vec::new(), patience: Duration::from_millis(50) };
+    asker.floors()?.context("they changed")
+}
+
+#[test]
+fn floors_are_read_over_a_bad_line_and_only_as_of_one_moment() {
+    let mut count = 0;
+    let mut line = Line::new(move |mut bytes| {
+        count += 1;
+        if count % 3 == 1 {
+            bytes[5] ^= 1;
+        }
+        bytes
+    });
+    line.floors = (0..7).map(|n| format!("sila/m{n}={n}")).collect();
+    assert_eq!(read_floors(&mut line).unwrap(), (line.floors.clone(), 8));
+    line.floors.clear();
+    assert_eq!(read_floors(&mut line).unwrap(), (Vec::new(), 8));
+    let mut restless = Line::new(|bytes| bytes);
+    (restless.floors, restless.restless) = (vec!["a/b=1".into(), "a/c=1".into()], true);
+    assert!(read_floors(&mut restless).is_err());
+    assert!(format!("{:#}", floors(&mut restless).unwrap_err()).contains("change all the time"));
+    let mut endless = Line::new(|bytes| bytes);
+    endless.floors = vec!["a/b=1".into(); MAX_FLOORS + 1];
+    assert!(format!("{:#}", read_floors(&mut endless).unwrap_err()).contains("more than"));
 }
 
 #[test]

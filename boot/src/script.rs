@@ -40,6 +40,8 @@ pub fn split(script: &str) -> Vec<String> {
 pub enum HostStep {
     /// `!push FILE`: send this file to the system.
     Push(PathBuf),
+    /// `!export-floors FILE`: write the system's floors to this file.
+    ExportFloors(PathBuf),
 }
 
 /// Reads a command of a script as a host step; `None` if it is one of the console's.
@@ -51,9 +53,10 @@ pub fn host_step(command: &str) -> Result<Option<HostStep>, String> {
     let (verb, rest) = step.split_once(char::is_whitespace).unwrap_or((step, ""));
     let file = rest.trim().trim_matches(['"', '\'']);
     match (verb, file) {
-        ("push", "") => Err("`!push` takes a file: !push FILE".into()),
+        ("push" | "export-floors", "") => Err(format!("`!{verb}` takes a file: !{verb} FILE")),
         ("push", file) => Ok(Some(HostStep::Push(file.into()))),
-        _ => Err(format!("a script has no step `!{verb}`; there is `!push FILE`")),
+        ("export-floors", file) => Ok(Some(HostStep::ExportFloors(file.into()))),
+        _ => Err(format!("a script has no step `!{verb}`; there are `!push FILE` and `!export-floors FILE`")),
     }
 }
 
@@ -180,6 +183,9 @@ mod tests {
         assert_eq!(host_step("!push a.sila"), push("a.sila"));
         assert_eq!(host_step("!push  'a b; c.sila' "), push("a b; c.sila"));
         assert_eq!(host_step("push a"), Ok(None));
+        let export = Ok(Some(HostStep::ExportFloors("floors.rec".into())));
+        assert_eq!(host_step("!export-floors floors.rec"), export);
+        assert!(host_step("!export-floors").is_err());
         assert!(host_step("!push").is_err() && host_step("!pull x").is_err() && host_step("!").is_err());
     }
 

@@ -84,6 +84,18 @@ pub fn ring(key_ring: Slot) -> Result<Ring, CallError> {
     Err(Error::RecordStale.into())
 }
 
+/// Floor number `index`; `None` behind the last one.
+///
+/// # Errors
+/// The kernel's.
+pub fn floor(key_ring: Slot, index: u64) -> Result<Option<Floor>, CallError> {
+    match item::<Floor>(key_ring, Op::KeyRingFloor, index) {
+        Ok((floor, _)) => Ok(Some(floor)),
+        Err(error) if error.error == Error::NoMoreEntries => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// A process that runs what could not be loaded any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Affected {

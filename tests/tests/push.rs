@@ -12,6 +12,8 @@ use sila_tests::tool::{Ran, sila};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
+#[path = "push/floors.rs"]
+mod floors;
 #[path = "push/link.rs"]
 mod link;
 #[path = "push/outside.rs"]
@@ -292,6 +294,8 @@ fn without_a_running_system_a_push_fails() -> Result<(), Failed> {
     ran.want(ran.status == 64 && ran.err.contains("nowhere"), "a socket that is not there")?;
     let ran = sila(&["push", &nowhere])?;
     ran.want(ran.status == 64 && ran.err.contains("nowhere"), "a file that is not there")?;
+    let ran = sila(&["export-floors", &file, "--from", &nowhere])?;
+    ran.want(ran.status == 64 && ran.err.contains("nowhere"), "a system that is not there has no floors")?;
     let ran = sila(&["run", "--script", "!push"])?;
     ran.want(ran.status == 64 && ran.err.contains("!push FILE"), "a step without its file")
 }
@@ -317,6 +321,7 @@ fn main() {
         ($($module:ident::$name:ident)+) => { [$(Trial::test(stringify!($name), $module::$name)),+] };
     }
     trials.extend(more![
+        floors::floors_are_read_off_a_running_system_and_hold_in_the_next
         link::garbage_on_the_link_stops_no_push
         outside::a_module_from_outside_the_tree_is_pushed_loaded_called_stopped_and_revoked
         publisher::a_module_of_an_unknown_publisher_waits_for_the_certificate

@@ -4,12 +4,13 @@ use crate::{KEY_RING, POLICY};
 use alloc::format;
 use alloc::string::{String, ToString};
 use depot::file::{File, classify};
+use depot::link::{FloorAnswer, Verdict};
 use depot::store::{Hints, Kept, Store};
 use sila_abi::record::Digest;
 use sila_abi::trust::RecordKind;
 use sila_rt::memory::OwnRegion;
 use sila_rt::slots::OwnedSlot;
-use sila_rt::{CallError, op};
+use sila_rt::{CallError, op, trust};
 
 /// The file under way and the packages that are kept.
 pub struct Desk {
@@ -33,6 +34,21 @@ fn install(kind: RecordKind, record: &OwnedSlot, len: u64) -> Result<String, Str
         format!("the kernel refused the {name}: {} ({})", error.error, error.error.name())
     })?;
     Ok(format!("the kernel took the {name} of sequence {}", words.words[1]))
+}
+
+/// A floor of the running system, as the kernel says it.
+pub fn floor(number: u32) -> Verdict {
+    let asked =
+        trust::ring_state(KEY_RING).and_then(|state| Ok((state, trust::floor(KEY_RING, number.into())?)));
+    match asked {
+        Ok((state, floor)) => Verdict::Floor(FloorAnswer {
+            number,
+            changes: state.changes,
+            sequence: state.floor_sequence,
+            floor: floor.map(|f| format!("{}/{}={}", f.publisher, f.name, f.security_version)),
+        }),
+        Err(error) => Verdict::Refused(kernel("the kernel does not tell its floors")(error)),
+    }
 }
 
 impl Desk {

@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use sila_abi::protocol::push::{
-    BEGIN, DATA, FRAME_HEADER_LEN, FRAME_MAGIC, FrameHeader, MAX_ANSWER, MAX_PAYLOAD,
+    BEGIN, DATA, FLOORS, FRAME_HEADER_LEN, FRAME_MAGIC, FrameHeader, MAX_ANSWER, MAX_PAYLOAD,
 };
 use sila_crypto::hash::BulkHasher;
 use zerocopy::{FromBytes, IntoBytes};
@@ -17,7 +17,7 @@ const ANSWER: &str = "depot";
 /// A frame that came whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// [`BEGIN`] or [`DATA`].
+    /// [`BEGIN`], [`DATA`] or [`FLOORS`].
     pub kind: u8,
     /// The sender's number for the transfer.
     pub transfer: u32,
@@ -152,7 +152,7 @@ impl Deframer {
 fn front(buffer: &[u8]) -> Front {
     let Ok((header, rest)) = FrameHeader::ref_from_prefix(buffer) else { return Front::Partial };
     let len = usize::from(header.len.get());
-    if header.reserved != 0 || !matches!(header.kind, BEGIN | DATA) {
+    if header.reserved != 0 || !matches!(header.kind, BEGIN | DATA | FLOORS) {
         return Front::Bad("the frame is of an unknown kind");
     }
     if len > MAX_PAYLOAD {
@@ -191,6 +191,40 @@ pub enum Verdict {
     Done(String),
     /// The file was not taken: why.
     Refused(String),
+    /// A floor of the running system.
+    Floor(FloorAnswer),
+}
+
+/// The answer to a question for a floor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FloorAnswer {
+    /// Which was asked for, from 0.
+    pub number: u32,
+    /// The change of the KeyRing that it holds for: answers with the same one belong together.
+    pub changes: u64,
+    /// Sequence of the last signed floor record.
+    pub sequence: u64,
+    /// `PUBLISHER/NAME=V`; `None` behind the last one.
+    pub floor: Option<String>,
+}
+
+impl FloorAnswer {
+    fn parse(rest: &str) -> Option<Self> {
+        let mut words = rest.split(' ');
+        let number = words.next()?.parse().ok()?;
+        let changes = words.next()?.parse().ok()?;
+        let sequence = words.next()?.parse().ok()?;
+        let floor = words.next().map(ToString::to_string);
+        if words.next().is_some() { None } else { Some(Self { number, changes, sequence, floor }) }
+    }
+
+    fn said(&self) -> String {
+        let Self { number, changes, sequence, floor } = self;
+        match floor {
+            Some(floor) => format!("floor {number} {changes} {sequence} {}", plain(floor)),
+            None => format!("floor {number} {changes} {sequence}"),
+        }
+    }
 }
 
 /// Text of one line: what would end or disturb it is replaced, what is too long is cut off.
@@ -212,6 +246,7 @@ impl Answer {
             Verdict::Nack(number, why) => format!("nack {number} {}", plain(why)),
             Verdict::Done(what) => format!("done {}", plain(what)),
             Verdict::Refused(why) => format!("refused {}", plain(why)),
+            Verdict::Floor(answer) => answer.said(),
         };
         format!("{ANSWER} {} {said}\n", self.transfer)
     }
@@ -233,6 +268,7 @@ impl Answer {
             }
             "done" => Verdict::Done(rest.to_string()),
             "refused" => Verdict::Refused(rest.to_string()),
+            "floor" => Verdict::Floor(FloorAnswer::parse(rest)?),
             _ => return None,
         };
         Some(Self { transfer, verdict })

@@ -81,6 +81,13 @@ fn answers_round_trip_and_other_lines_are_none() {
         Verdict::Nack(3, why()),
         Verdict::Done("kept a 1.0.0".into()),
         Verdict::Refused(why()),
+        Verdict::Floor(FloorAnswer {
+            number: 3,
+            changes: 9,
+            sequence: 2,
+            floor: Some("sila/counter=7".into()),
+        }),
+        Verdict::Floor(FloorAnswer { number: 0, changes: u64::MAX, sequence: 0, floor: None }),
     ] {
         let answer = Answer { transfer: 77, verdict };
         assert_eq!(Answer::parse(&answer.line()), Some(answer.clone()), "{answer:?}");
@@ -92,6 +99,10 @@ fn answers_round_trip_and_other_lines_are_none() {
         "depot x ack 1",
         "depot 1 ack",
         "depot 1 ack x",
+        "depot 1 floor",
+        "depot 1 floor 1 2",
+        "depot 1 floor 1 2 3 a/b=4 5",
+        "depot 1 floor x 2 3",
         "depot 1 nod 1",
         "other 1 ack 1",
     ] {

@@ -1,10 +1,10 @@
 //! The serial port: bytes in, frames out of them, answers back.
 
-use crate::desk::Desk;
+use crate::desk::{Desk, floor};
 use crate::{IRQ, PORTS};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use depot::link::{Deframer, Heard};
+use depot::link::{Answer, Deframer, Heard};
 use depot::transfer::{Action, Event, Receiver, Stage};
 use sila_abi::syscall::FOREVER;
 use sila_abi::{Error, Slot};
@@ -105,6 +105,10 @@ impl Port {
                     Action::Judge(digest) => next = Some(Event::Judged(desk.judge(digest))),
                     Action::Discard => desk.discard(),
                     Action::Answer(answer) => self.uart.send(answer.line().as_bytes()),
+                    Action::Floor(transfer, number) => {
+                        let verdict = floor(number);
+                        self.uart.send(Answer { transfer, verdict }.line().as_bytes());
+                    }
                 }
             }
         }

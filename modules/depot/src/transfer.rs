@@ -6,7 +6,7 @@ use crate::link::{Answer, Frame, Verdict};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use sila_abi::protocol::push::{Announcement, BEGIN, MAX_FILE, MAX_PAYLOAD};
+use sila_abi::protocol::push::{Announcement, BEGIN, FLOORS, MAX_FILE, MAX_PAYLOAD};
 use sila_abi::record::Digest;
 use sila_crypto::hash::BulkHasher;
 use zerocopy::FromBytes;
@@ -39,6 +39,8 @@ pub enum Action {
     Discard,
     /// Tell the sender.
     Answer(Answer),
+    /// Tell the sender, who asks under this number of a transfer, the floor with this number.
+    Floor(u32, u32),
 }
 
 /// Where the receiver stands.
@@ -134,6 +136,12 @@ impl Receiver {
     }
 
     fn frame(&mut self, frame: &Frame) -> Vec<Action> {
+        if frame.kind == FLOORS {
+            return match frame.payload.is_empty() {
+                true => Vec::from([Action::Floor(frame.transfer, frame.number)]),
+                false => stray(frame.transfer, "a question for a floor carries nothing"),
+            };
+        }
         let known = self.transfer.as_ref().is_some_and(|transfer| transfer.id == frame.transfer);
         match self.stage {
             // The step's own event says how it goes on; a sender that does not wait is answered then.

@@ -84,6 +84,7 @@ impl Desk {
                     }
                     Action::Discard => assert!(self.memory.take().is_some(), "discarded twice"),
                     Action::Answer(answer) => self.answers.push(answer),
+                    Action::Floor(..) => panic!("nobody asked for a floor"),
                 }
             }
         }
@@ -94,6 +95,21 @@ fn send(receiver: &mut Receiver, desk: &mut Desk, transfer: u32, bytes: &[u8]) {
     desk.run(receiver, begin(transfer, bytes.len() as u64, bulk_digest(bytes)));
     for (i, piece) in bytes.chunks(MAX_PAYLOAD).enumerate() {
         desk.run(receiver, data(transfer, i as u32 + 1, piece));
+    }
+}
+
+/// A question for a floor is answered in every stage and leaves the transfer as it was.
+#[test]
+fn questions_for_floors_disturb_no_transfer() {
+    for stage in Stage::ALL {
+        let mut receiver = at(stage);
+        let ask = |payload: &[u8]| {
+            Event::Frame(Frame { kind: FLOORS, transfer: 99, number: 4, payload: payload.to_vec() })
+        };
+        assert_eq!(receiver.handle(ask(&[])), [Action::Floor(99, 4)]);
+        let actions = receiver.handle(ask(&[1]));
+        assert_eq!(refusal(&actions), Some("a question for a floor carries nothing"));
+        assert_eq!(receiver.stage(), stage);
     }
 }
 
@@ -309,6 +325,7 @@ fn every_event_in_every_stage_is_answered_or_ignored_as_the_table_says() {
                 Action::Judge(_) => 'J',
                 Action::Discard => 'D',
                 Action::Answer(_) => 'A',
+                Action::Floor(..) => 'F',
             };
             let did: String = actions.iter().map(letter).collect();
             assert_eq!((receiver.stage(), did.as_str()), (after, letters), "{stage:?} {event:?}");

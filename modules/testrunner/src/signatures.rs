@@ -76,5 +76,5 @@ pub fn verification_stays_far_from_the_end_of_its_stack(lab: &Lab) -> Outcome {
     let bytes = lab.data(crate::VECTORS)?;
     let _ = verdict(bytes.get(LABEL..LABEL + 8192).unwrap_or_default())?;
     let peak = works("TestAccounting", op::TestAccounting(TEST))?.words[5];
-    holds(&format!("{peak} bytes were used"), peak > 32 << 10 && peak + SPARE <= 256 << 10)
+    holds(&format!("{peak} bytes were used"), peak > 16 << 10 && peak + SPARE <= 256 << 10)
 }

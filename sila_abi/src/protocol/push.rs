@@ -6,6 +6,10 @@
 //!
 //! Answers are lines `depot TRANSFER ack N`, `depot TRANSFER nack N REASON` (send frame N again), `depot TRANSFER done
 //! SENTENCE` and `depot TRANSFER refused SENTENCE`. A frame that comes twice is answered twice and counts once.
+//!
+//! A frame of kind [`FLOORS`] belongs to no transfer and disturbs none: it asks for the floor with its number. The answer
+//! is `depot TRANSFER floor N CHANGES SEQUENCE PUBLISHER/NAME=V`, or, after the last one, the same without a floor: which
+//! change of the KeyRing this holds for, and the sequence of the last signed floor record.
 
 use crate::record::Digest;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -21,6 +25,8 @@ pub const FRAME_HEADER_LEN: usize = 24;
 pub const BEGIN: u8 = 1;
 /// Kind of a frame with a part of the file.
 pub const DATA: u8 = 2;
+/// Kind of the frame that asks for a floor of the running system.
+pub const FLOORS: u8 = 3;
 /// The longest file that the depot takes.
 pub const MAX_FILE: u64 = 4 << 20;
 /// The most bytes of an answer, its line end included.
@@ -32,7 +38,7 @@ pub const MAX_ANSWER: usize = 512;
 pub struct FrameHeader {
     /// [`FRAME_MAGIC`].
     pub magic: [u8; 4],
-    /// [`BEGIN`] or [`DATA`].
+    /// [`BEGIN`], [`DATA`] or [`FLOORS`].
     pub kind: u8,
     /// Zero.
     pub reserved: u8,

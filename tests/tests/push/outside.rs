@@ -43,7 +43,7 @@ fn session() -> Result<Ran> {
         &at("guest.revocation"),
     ])?;
     let script = "load visitor; !push %guest.cert; !push %visitor.sila; load visitor; call visitor world; \
-                  stop 7; !push %guest.revocation; load visitor; keys";
+                  stop 7; cache; load visitor; !push %guest.revocation; cache; stop 8; cache; load visitor; keys";
     files.run(script, &[])
 }
 
@@ -59,5 +59,14 @@ pub fn a_module_from_outside_the_tree_is_pushed_loaded_called_stopped_and_revoke
     ran.want(line(&ran, "call visitor world") == answer, "called")?;
     ran.want(line(&ran, "stop 7") == "process 7 has ended", "stopped")?;
     ran.want(line(&ran, "!push %guest.revocation").contains("the kernel took the revocation"), "revoked")?;
-    ran.want(load(2).contains("the package is signed with a revoked key"), "and refused from then on")
+    let caches = ran.answers("cache");
+    let cached =
+        |at: usize| caches.get(at).is_some_and(|lines| lines.iter().any(|l| l.starts_with("visitor ")));
+    let says =
+        |at: usize, what: &str| caches.get(at).is_some_and(|lines| lines.iter().any(|l| l.contains(what)));
+    ran.want(cached(0), "the kernel keeps its image")?;
+    ran.want(load(2).contains("by guest runs as process 8"), "loaded from the cache")?;
+    ran.want(!cached(1) && says(1, "1 could no longer be loaded"), "the revocation kills it in the cache")?;
+    ran.want(!cached(2) && says(2, "1 found, "), "and it was found there once")?;
+    ran.want(load(3).contains("the package is signed with a revoked key"), "and refused from then on")
 }

@@ -131,8 +131,9 @@ fn policies() -> Result<Ran> {
     policy.sequence = 3;
     policy.max_window_log = 10;
     files.put("tight", &maker.keys.sign_record(RecordKind::Policy, &policy)?.encode()?)?;
+    files.put("two", &maker.own("counter.two", "1.0.0")?)?;
     let script = "load wasm; stop 7; !push %narrow; policy; load wasm; load counter; stop 8; \
-                  !push %tight; load counter; !push %narrow";
+                  !push %tight; !push %two; load counter.two; load counter; !push %narrow";
     files.run(script, &[])
 }
 
