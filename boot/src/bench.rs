@@ -106,15 +106,8 @@ fn compare(args: &BenchArgs, results: &Results, key: &str) -> Result<u8> {
 
 /// The machine on which the virtual time counts instructions.
 pub fn board(kpti: bool) -> Board {
-    let count = ["-icount", "shift=6,sleep=off"].map(String::from);
     let flag = format!("kpti={}", if kpti { "on" } else { "off" });
-    Board {
-        cpu: CPU.into(),
-        graphics: false,
-        kernel_flags: vec![flag],
-        extra: count.to_vec(),
-        ..Board::default()
-    }
+    Board { cpu: CPU.into(), graphics: false, kernel_flags: vec![flag], counted: true, ..Board::default() }
 }
 
 /// The benchmarks, built.
@@ -263,7 +256,7 @@ mod tests {
     #[test]
     fn the_machine_counts_instructions() {
         let board = board(true);
-        assert_eq!(board.extra[..2], ["-icount", "shift=6,sleep=off"]);
+        assert!(board.counted);
         assert_eq!(board.kernel_flags, ["kpti=on"]);
         assert_eq!((board.cpu.as_str(), board.smp), ("max", 1));
     }

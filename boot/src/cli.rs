@@ -224,6 +224,7 @@ impl RunArgs {
             graphics: !self.no_graphics,
             serial: !self.no_serial,
             gdb: self.gdb,
+            counted: false,
             kernel_flags: kpti.into_iter().chain(audit).collect(),
             extra: self.extra.clone(),
         }

@@ -2,7 +2,7 @@
 use crate::outcome::Outcome;
 use crate::paths::Scratch;
 use crate::push::{Listed, export_floors, push_file};
-use crate::qemu::{self, Board, Channels};
+use crate::qemu::{self, Board, Channels, Serial};
 use crate::script::{Action, Driver, HostStep, PROMPT};
 use crate::{backtrace, screenshot, toolchain};
 use anyhow::{Context, Result};
@@ -89,6 +89,8 @@ pub struct Guest {
     events: Receiver<Event>,
     readers: usize,
     serial: Option<UnixStream>,
+    /// The file that the first serial port writes to, where it has no socket.
+    said: Option<PathBuf>,
     monitor: Option<UnixStream>,
     push: Option<(PathBuf, Listed)>,
     scratch: Scratch,
@@ -169,14 +171,24 @@ impl Guest {
         let vars = scratch.join("vars.fd");
         qemu::copy_vars(&firmware, &vars)?;
         let channels = Channels {
-            serial: (!interactive && board.serial).then(|| scratch.join("com1")),
+            serial: (!interactive && board.serial).then(|| {
+                let path = scratch.join("com1");
+                // Who types cannot count on the same moment twice.
+                let file = board.counted && options.script.is_none();
+                if file { Serial::File(path) } else { Serial::Socket(path) }
+            }),
             results: scratch.join("results"),
             push: options.push.then(|| scratch.join("push")),
             monitor: (!interactive).then(|| scratch.join("monitor")),
         };
         let listen = |path: &PathBuf| UnixListener::bind(path).with_context(|| format!("{}", path.display()));
         let results = listen(&channels.results)?;
-        let serial = channels.serial.as_ref().map(listen).transpose()?;
+        let (socket, said) = match &channels.serial {
+            Some(Serial::Socket(path)) => (Some(path), None),
+            Some(Serial::File(path)) => (None, Some(path.clone())),
+            None => (None, None),
+        };
+        let serial = socket.map(listen).transpose()?;
         let monitor = channels.monitor.as_ref().map(listen).transpose()?;
         let mut command = qemu_command()?;
         command
@@ -208,7 +220,7 @@ impl Guest {
         if let (true, Some((socket, _))) = (options.echo || interactive, &push) {
             eprintln!("sila: `push FILE` sends files to this system ({})", socket.display());
         }
-        Ok(Self { child, events, readers: guest_readers, serial, monitor, push, scratch })
+        Ok(Self { child, events, readers: guest_readers, serial, said, monitor, push, scratch })
     }
 
     /// Types bytes on the guest's console.
@@ -251,6 +263,12 @@ impl Guest {
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => Some(Event::Closed),
         }
+    }
+
+    /// What the guest has written to its serial port, if that is a file.
+    fn said(&self) -> Vec<u8> {
+        // If QEMU did not get so far as to make it, nothing was said.
+        self.said.as_ref().and_then(|path| std::fs::read(path).ok()).unwrap_or_default()
     }
 
     fn wait(&mut self) -> Result<ExitStatus> {
@@ -391,6 +409,8 @@ fn run_once(
         on_result,
     };
     let mut exit = run.drive(&mut guest)?;
+    let said = guest.said();
+    run.handle(&mut guest, Event::Console(said))?;
     if run.host_failed && exit == Outcome::Well {
         exit = Outcome::Failed;
     }

@@ -28,6 +28,9 @@ pub struct Board {
     pub serial: bool,
     /// Wait for a debugger on TCP port 1234.
     pub gdb: bool,
+    /// Time goes by instructions, no clock is that of the world outside, and the serial port is never slowed down by
+    /// who reads it: two runs of one image are the same to the instruction from the kernel's start on.
+    pub counted: bool,
     /// Boot flags for the kernel, such as `kpti=on`.
     pub kernel_flags: Vec<String>,
     /// More arguments for QEMU.
@@ -47,11 +50,15 @@ impl Default for Board {
             graphics: true,
             serial: true,
             gdb: false,
+            counted: false,
             kernel_flags: Vec::new(),
             extra: Vec::new(),
         }
     }
 }
+
+/// One instruction takes 64 ns, an idle processor no time of the host's, and the clock is set.
+const COUNTED: [&str; 4] = ["-icount", "shift=6,sleep=off", "-rtc", "base=2026-01-01,clock=vm"];
 
 /// The firmware: code, and the template of its variables.
 #[derive(Debug, Clone)]
@@ -62,11 +69,20 @@ pub struct Firmware {
     pub vars: PathBuf,
 }
 
+/// Where what the guest writes to its first serial port goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Serial {
+    /// A socket, which can also be written to. It takes a few hundred bytes: if nobody reads them, the guest waits.
+    Socket(PathBuf),
+    /// A file, which takes everything at once.
+    File(PathBuf),
+}
+
 /// Where this run's channels are.
 #[derive(Debug, Clone)]
 pub struct Channels {
-    /// Socket of the first serial port; `None` for this terminal.
-    pub serial: Option<PathBuf>,
+    /// Socket of the first serial port, or its file; `None` for this terminal.
+    pub serial: Option<Serial>,
     /// Socket of the debug console, which carries results.
     pub results: PathBuf,
     /// Where QEMU is to make the socket of the second serial port; `None`: the machine has none.
@@ -136,7 +152,13 @@ fn channel_arguments(board: &Board, channels: &Channels) -> Vec<String> {
     ];
     match &channels.serial {
         _ if !board.serial => args.push("none".into()),
-        Some(path) => args.extend(["chardev:com1".into(), "-chardev".into(), socket("com1", path)]),
+        Some(serial) => {
+            let device = match serial {
+                Serial::Socket(path) => socket("com1", path),
+                Serial::File(path) => format!("file,id=com1,path={}", escaped(path)),
+            };
+            args.extend(["chardev:com1".into(), "-chardev".into(), device]);
+        }
         None => args.push("mon:stdio".into()),
     }
     if let Some(path) = &channels.push {
@@ -188,6 +210,9 @@ pub fn arguments(
     if board.gdb {
         args.extend(["-s".into(), "-S".into()]);
     }
+    if board.counted {
+        args.extend(COUNTED.map(String::from));
+    }
     if !board.kernel_flags.is_empty() {
         // The firmware configuration device exists under a hypervisor only.
         let flags = board.kernel_flags.join(" ");
@@ -204,7 +229,7 @@ mod tests {
     fn line(board: &Board, serial: bool) -> String {
         let firmware = Firmware { code: "/fw/code".into(), vars: "/fw/vars".into() };
         let channels = Channels {
-            serial: serial.then(|| "/s/com1".into()),
+            serial: serial.then(|| Serial::Socket("/s/com1".into())),
             results: "/s/results".into(),
             push: serial.then(|| "/s/push".into()),
             monitor: serial.then(|| "/s/mon".into()),
@@ -240,6 +265,18 @@ mod tests {
         let line = line(&Board::default(), true);
         assert!(line.contains("isa-debugcon,iobase=0xe9,chardev=results"));
         assert!(line.contains("-serial chardev:com1"));
+    }
+
+    #[test]
+    fn on_a_counted_machine_no_time_is_the_host_s() {
+        let counted = Board { counted: true, ..Board::default() };
+        let line = line(&counted, true);
+        assert!(line.contains("-icount shift=6,sleep=off -rtc base=2026-01-01,clock=vm"), "{line}");
+        let serial = Serial::File("/s/com1".into());
+        let channels = Channels { serial: Some(serial), results: "/r".into(), push: None, monitor: None };
+        let firmware = Firmware { code: "/fw/code".into(), vars: "/fw/vars".into() };
+        let args = arguments(&counted, Path::new("/i"), &firmware, Path::new("/v"), &channels);
+        assert!(args.contains(&"file,id=com1,path=/s/com1".into()), "{args:?}");
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! Owns: when a measurement is over, and which of several is believed. Pure: the edge reads the registers and
 //! passes what it read. Invariants: a measurement ends after a bounded number of readings, whatever they say; no
-//! rate outside of what processors have is ever believed; two references that agree outweigh one that does not.
+//! rate outside of what processors have is ever believed; two references that agree outweigh one that does not; a rate
+//! differs from the measured one by no more than the measurement may be wrong.
 
 /// How long one measurement takes.
 pub const MEASURE_NS: u64 = 10_000_000;
@@ -20,6 +21,8 @@ const BEGIN: u32 = 8;
 const TSC_HZ: core::ops::RangeInclusive<u64> = 50_000_000..=20_000_000_000;
 /// Rates that local APIC timers have, divided by 16.
 const TIMER_HZ: core::ops::RangeInclusive<u64> = 10_000..=1_000_000_000;
+/// What processors' rates are made to be multiples of, the roundest first.
+const ROUND: [u64; 4] = [100_000_000, 10_000_000, 1_000_000, 100_000];
 /// The rate that is taken where nothing is known.
 const GUESS_HZ: u64 = 2 * NANOS;
 
@@ -51,6 +54,8 @@ pub struct Sample {
     pub timer: u64,
     /// Nanoseconds.
     pub ns: u64,
+    /// By how many nanoseconds that may be wrong: a tick of the reference at either end.
+    pub doubt: u64,
     /// Something kept coming in between.
     pub shaky: bool,
 }
@@ -124,7 +129,9 @@ impl Measurement {
             return Step::More;
         }
         let timer = u64::from(begin.timer.saturating_sub(now.timer));
-        Step::Done(Sample { tsc, timer, ns: per_second(ticks, self.hz, NANOS), shaky: !clean })
+        let ns = per_second(ticks, self.hz, NANOS);
+        let doubt = (2 * NANOS).div_ceil(self.hz.max(1));
+        Step::Done(Sample { tsc, timer, ns, doubt, shaky: !clean })
     }
 
     /// Finds where to begin: at the narrowest of a few readings.
@@ -162,9 +169,23 @@ pub type Named = (&'static str, Option<Sample>);
 fn rates(named: &Named) -> Option<Rates> {
     let sample = named.1?;
     let hz = |ticks| per_second(ticks, sample.ns, NANOS);
-    let rates = Rates { tsc_hz: hz(sample.tsc), timer_hz: hz(sample.timer), source: named.0 };
-    let plausible = sample.ns > 0 && TSC_HZ.contains(&rates.tsc_hz) && TIMER_HZ.contains(&rates.timer_hz);
+    let measured = (hz(sample.tsc), hz(sample.timer));
+    let meant = (nominal(measured.0, 1, &sample), nominal(measured.1, 16, &sample));
+    let can_be = |(tsc, timer)| TSC_HZ.contains(&tsc) && TIMER_HZ.contains(&timer);
+    let plausible = sample.ns > 0 && can_be(measured) && can_be(meant);
+    let rates = Rates { tsc_hz: meant.0, timer_hz: meant.1, source: named.0 };
     plausible.then_some(rates)
+}
+
+/// The roundest rate that the measurement is not exact enough to deny, of a clock that was `divided`; else what was
+/// measured. So it does not matter where between two ticks of the reference the measurement began, and a machine's
+/// clock goes the same in each of its runs.
+fn nominal(hz: u64, divided: u64, sample: &Sample) -> u64 {
+    // What was counted is wrong by one, too.
+    let doubt = u128::from(hz) * u128::from(sample.doubt) + u128::from(NANOS);
+    let near = |round: &u64| u128::from(hz.abs_diff(*round)) * u128::from(sample.ns) <= doubt;
+    let round = |step: u64| hz.saturating_add(step / 2) / step * step;
+    ROUND.iter().map(|step| round(step / divided)).find(near).unwrap_or(hz)
 }
 
 fn near(a: u64, b: u64, fraction: u64) -> bool {

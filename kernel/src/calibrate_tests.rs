@@ -49,7 +49,7 @@ fn measure(world: &mut World, inside: impl Fn(u32) -> u64, between: impl Fn(u32)
 }
 
 fn named(name: &'static str, tsc_hz: u64) -> Named {
-    (name, Some(Sample { tsc: tsc_hz / 100, timer: 625_000, ns: 10_000_000, shaky: false }))
+    (name, Some(Sample { tsc: tsc_hz / 100, timer: 625_000, ns: 10_000_000, doubt: 0, shaky: false }))
 }
 
 const PM: u64 = 3_579_545;
@@ -65,6 +65,33 @@ fn rates_are_found_within_a_thousandth_on_every_machine() {
             assert!(!sample.unwrap().shaky);
         }
     }
+}
+
+#[test]
+fn one_machine_has_one_rate_wherever_between_two_ticks_a_measurement_begins() {
+    for (tsc_hz, timer_hz) in
+        [(1_000_000_000, 62_500_000), (2_593_000_000, 1_500_000), (3_700_000_000, 6_250_000)]
+    {
+        for ns in 5_000..5_300 {
+            let mut world = World { ns, timer_hz, ..World::new(tsc_hz, PM) };
+            let found = rates(&("x", measure(&mut world, |_| 0, |_| 0))).unwrap();
+            assert_eq!((found.tsc_hz, found.timer_hz), (tsc_hz, timer_hz), "{ns}");
+        }
+    }
+}
+
+#[test]
+fn a_rate_that_the_measurement_denies_is_not_rounded_to() {
+    let rate = |tsc, doubt| {
+        let sample = Sample { tsc, timer: 625_000, ns: 10_000_000, doubt, shaky: false };
+        rates(&("x", Some(sample))).unwrap().tsc_hz
+    };
+    assert_eq!(rate(10_000_123, 0), 1_000_012_300);
+    assert_eq!(rate(10_000_123, 100), 1_000_012_300);
+    assert_eq!(rate(10_000_123, 200), 1_000_000_000);
+    assert_eq!(rate(25_920_700, 560), 2_592_000_000);
+    assert_eq!(rate(19_967_900, 560), 1_996_800_000);
+    assert_eq!(rate(19_968_000, 20), 1_996_800_000);
 }
 
 #[test]
@@ -140,7 +167,7 @@ fn rates_that_no_processor_has_are_not_believed() {
         (u64::MAX, u64::MAX, 1, false),
         (u64::MAX, 625_000, u64::MAX, false),
     ] {
-        let sample = Some(Sample { tsc, timer, ns, shaky: false });
+        let sample = Some(Sample { tsc, timer, ns, doubt: 0, shaky: false });
         assert_eq!(rates(&("x", sample)).is_some(), good, "{tsc} {timer} {ns}");
     }
 }
@@ -183,7 +210,7 @@ fn without_any_reference_there_is_still_a_rate() {
         assert_eq!(without_reference(stated), (GUESS_HZ, "a guess"));
     }
     assert_eq!(timer_rate(None), 10_000);
-    let sample = |timer| Some(Sample { tsc: 1, timer, ns: 10_000_000, shaky: false });
+    let sample = |timer| Some(Sample { tsc: 1, timer, ns: 10_000_000, doubt: 0, shaky: false });
     assert_eq!(timer_rate(sample(625_000)), 62_500_000);
     assert_eq!((timer_rate(sample(0)), timer_rate(sample(u64::MAX))), (10_000, 1_000_000_000));
 }
@@ -215,11 +242,11 @@ proptest! {
 
     #[test]
     fn whatever_was_measured_what_is_chosen_can_be(
-        samples in proptest::collection::vec((any::<u64>(), any::<u64>(), any::<u64>(), any::<bool>()), 0..4),
+        samples in proptest::collection::vec((any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>(), any::<bool>()), 0..4),
         stated: Option<u64>,
     ) {
         let measured: std::vec::Vec<Named> =
-            samples.into_iter().map(|(tsc, timer, ns, shaky)| ("x", Some(Sample { tsc, timer, ns, shaky }))).collect();
+            samples.into_iter().map(|(tsc, timer, ns, doubt, shaky)| ("x", Some(Sample { tsc, timer, ns, doubt, shaky }))).collect();
         if let Some(r) = choose(&measured, stated) {
             prop_assert!(TSC_HZ.contains(&r.tsc_hz) && TIMER_HZ.contains(&r.timer_hz));
         }

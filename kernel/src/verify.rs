@@ -163,6 +163,8 @@ pub struct Work {
     image: Option<(Backing, u32)>,
     /// What is to be done.
     task: Task,
+    /// No other job's verdict is waited with: what came of earlier ones may be forgotten.
+    alone: bool,
     trusted: Trusted,
     verdict: Option<Result<Verdict, ChainError>>,
 }
@@ -175,6 +177,7 @@ impl Work {
             source: None,
             image: None,
             task: Task::Nothing,
+            alone: true,
             trusted: Trusted::default(),
             verdict: None,
         }
@@ -185,6 +188,12 @@ impl Work {
         let Some(Ok(Verdict::Record(record))) = &self.verdict else { return None };
         let (kind, sequence) = record.named();
         Some([kind as u64, sequence])
+    }
+
+    /// True if scratch memory may be emptied before the job: nothing of an earlier one is in use any more. (A test can
+    /// put a verdict aside while further jobs run.)
+    pub const fn is_alone(&self) -> bool {
+        self.alone
     }
 
     /// Lets go of what the job rested on, and of what came of it.

@@ -90,9 +90,7 @@ pub fn board() -> Board {
 /// The same machine with the kernel's page tables apart from ring 3's, whatever its processor is, and with a clock that
 /// goes on by instructions: what takes time takes the same time on every host.
 pub fn counted_board() -> Board {
-    let mut board = Board { kernel_flags: vec!["kpti=on".into()], ..board() };
-    board.extra.extend(["-icount", "shift=6,sleep=off"].map(String::from));
-    board
+    Board { kernel_flags: vec!["kpti=on".into()], counted: true, ..board() }
 }
 
 /// One boot with this plan.

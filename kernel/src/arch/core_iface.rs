@@ -86,6 +86,11 @@ pub trait Core: Sized {
 
 /// A job of the verification context.
 pub trait RunJob {
+    /// Whether scratch memory may be emptied before: nothing of an earlier job is in use any more.
+    fn is_alone(&self) -> bool {
+        true
+    }
+
     /// Runs it to its end; called in that context.
     fn run(&mut self, frames: &impl FrameReader);
 }
@@ -173,6 +178,10 @@ mod real {
     }
 
     impl RunJob for Job {
+        fn is_alone(&self) -> bool {
+            Job::is_alone(self)
+        }
+
         fn run(&mut self, frames: &impl FrameReader) {
             kernel::verify::run(self, frames);
         }

@@ -596,7 +596,10 @@ extern "C" fn verification() -> ! {
     fill_verification_stack();
     loop {
         let work = WORK.load(Ordering::Relaxed);
-        heap::reset_scratch();
+        // SAFETY: as below.
+        if unsafe { (*work).is_alone() } {
+            heap::reset_scratch();
+        }
         // SAFETY: the context runs only with a job (see `leave_for_kernel`), which it has to itself until the
         // software interrupt. That enters the kernel from ring 0 and saves this context; it goes on here with
         // the next job.

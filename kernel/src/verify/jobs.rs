@@ -107,6 +107,7 @@ impl Kernel {
             .and_then(|(region, length)| self.regions.get(region).map(|r| (r.backing, r.filled, length)));
         work.image = image.and_then(|image| self.regions.get(image).map(|r| (r.backing, r.pages)));
         work.task = task;
+        work.alone = self.verifier.parked.is_none();
     }
 
     /// The context has finished its job; what follows is done in steps that the scheduler asks for.
