@@ -8,8 +8,8 @@ type Count = (u64, u64);
 /// Everything that a run said.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Results {
-    /// Calls so far, and what their outcomes come to.
-    pub at: Vec<(u64, String)>,
+    /// Calls so far, what their outcomes come to, and the nanoseconds since boot.
+    pub at: Vec<(u64, String, u64)>,
     /// Operations by name.
     pub ops: BTreeMap<String, Count>,
     /// System calls by name.
@@ -44,7 +44,7 @@ impl Results {
         let mut words = rest.split(' ');
         let mut word = || words.next();
         match kind {
-            "at" => self.at.push((word()?.parse().ok()?, word()?.into())),
+            "at" => self.at.push((word()?.parse().ok()?, word()?.into(), word()?.parse().ok()?)),
             "op" | "call" => {
                 let (name, count) = (word()?.into(), (word()?.parse().ok()?, word()?.parse().ok()?));
                 if kind == "op" { &mut self.ops } else { &mut self.calls }.insert(name, count);
@@ -68,10 +68,10 @@ impl Results {
 
     /// How far the run came, and its digest there.
     pub fn last(&self) -> Option<(u64, &str)> {
-        self.at.last().map(|(calls, digest)| (*calls, digest.as_str()))
+        self.at.last().map(|(calls, digest, _)| (*calls, digest.as_str()))
     }
 
-    /// The first stretch at whose end two runs differ: its last call.
+    /// The first stretch at whose end two runs differ, be it in the time alone: its last call.
     pub fn first_difference(&self, other: &Self) -> Option<u64> {
         let mut both = self.at.iter().zip(&other.at);
         let apart = both.find(|(a, b)| a != b).map(|(a, _)| a.0);
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     const LINES: [&str; 8] = [
-        "fuzz at 100000 00ff",
+        "fuzz at 100000 00ff 9",
         "fuzz op CapCopy 10 4",
         "fuzz op JobNext 3 0",
         "fuzz op TestReport 3 0",
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_failure_names_seed_and_call() {
-        let results = Results::read(["fuzz at 1000 aa", "fuzz FAIL 1234 invariant 18 is broken"]);
+        let results = Results::read(["fuzz at 1000 aa 5", "fuzz FAIL 1234 invariant 18 is broken"]);
         assert_eq!(results.failure, Some((1234, "invariant 18 is broken".into())));
         assert!(results.text(77, Duration::ZERO).contains("seed 77, call 1234: invariant 18"));
         assert_eq!(results.done, None);
@@ -195,10 +195,13 @@ mod tests {
 
     #[test]
     fn runs_that_differ_are_told_apart_where_they_do() {
-        let a = Results::read(["fuzz at 1 aa", "fuzz at 2 bb", "fuzz done 2 bb 1"]);
-        let b = Results::read(["fuzz at 1 aa", "fuzz at 2 bc", "fuzz done 2 bc 1"]);
+        let a = Results::read(["fuzz at 1 aa 5", "fuzz at 2 bb 7", "fuzz done 2 bb 1"]);
+        let b = Results::read(["fuzz at 1 aa 5", "fuzz at 2 bc 7", "fuzz done 2 bc 1"]);
         assert_eq!(a.first_difference(&a), None);
         assert_eq!(a.first_difference(&b), Some(2));
-        assert_eq!(a.first_difference(&Results::read(["fuzz at 1 aa"])), Some(u64::MAX));
+        assert_eq!(a.first_difference(&Results::read(["fuzz at 1 aa 5"])), Some(u64::MAX));
+        let late = Results::read(["fuzz at 1 aa 5", "fuzz at 2 bb 8", "fuzz done 2 bb 1"]);
+        assert_eq!(a.first_difference(&late), Some(2));
+        assert_ne!(a, late);
     }
 }

@@ -184,7 +184,8 @@ impl Driver {
                 self.judge.as_mut().map_or(Ok(()), Judge::look)?;
             }
             if call.is_multiple_of(CHECK) {
-                report(&format!("fuzz at {call} {:016x}", self.tally.digest()));
+                let now = clock::now().unwrap_or(0);
+                report(&format!("fuzz at {call} {:016x} {now}", self.tally.digest()));
             }
         }
         self.take_apart()

@@ -41,6 +41,10 @@ pub struct View<'a> {
 pub const STACK: (u64, u64) = (1024, 32);
 /// A deadline that is soon.
 pub const SOON: u64 = 200_000;
+/// What a time from now on is counted from until it is known when now is: what is made up follows from the seed alone.
+const NOW: u64 = 1 << 62;
+/// Odd times up to this one stand for one that has passed; it may or may not have when the first order is made up.
+const PAST: u64 = 1 << 32;
 /// Where Regions are mapped.
 const MAPS: u64 = 0x0000_1000_0000_0000;
 
@@ -60,10 +64,13 @@ pub fn order(r: &mut Random, v: &View<'_>) -> Order {
     let times = TIMES.map(|at| is_time(&order, at).then_some(at));
     for at in times.into_iter().flatten() {
         let Some(time) = order.registers.get_mut(at) else { continue };
-        if *time > v.now + SOON && *time < NEVER {
-            // When that comes depends on how long the machine took to start, and on nothing that a seed decides.
-            *time = NEVER;
-        }
+        *time = match *time {
+            NOW..=UNTIL => v.now + (*time - NOW),
+            // When these come depends on how long the machine took to start, and on nothing that a seed decides.
+            1..=PAST => 1,
+            PAST..NEVER => NEVER,
+            other => other,
+        };
     }
     order
 }
@@ -77,6 +84,8 @@ fn ends_the_run(order: &Order) -> bool {
 
 /// Registers that may hold a time.
 const TIMES: [usize; 3] = [2, 3, 9];
+/// The last time that is soon.
+const UNTIL: u64 = NOW + SOON;
 /// A time that no run sees.
 const NEVER: u64 = u64::MAX - 1;
 
@@ -277,7 +286,7 @@ fn plain(r: &mut Random, v: &View<'_>, op: Op, at: usize, slot: u16) -> u64 {
         (Op::RegionMap, 4) => r.below(2),
         (Op::NotificationAlarm, 0) => match r.below(3) {
             0 => u64::MAX,
-            1 => v.now + r.below(SOON),
+            1 => NOW + r.below(SOON),
             _ => r.below(2),
         },
         (Op::ProcessCreate, 3) => r.below(CEILING + 2),
@@ -299,7 +308,7 @@ fn plain(r: &mut Random, v: &View<'_>, op: Op, at: usize, slot: u16) -> u64 {
         (Op::SystemCapability | Op::JobAdopt, 0) => r.pick(v.processes).copied().unwrap_or(0),
         (Op::TestFailAllocation, 0) => r.below(8),
         (Op::TestHoldVerification, 0) => u64::from(r.once_in(4)),
-        (Op::HandoverCreate, 1) if r.once_in(4) => v.now + r.below(SOON),
+        (Op::HandoverCreate, 1) if r.once_in(4) => NOW + r.below(SOON),
         (Op::HandoverCreate, 1) => FOREVER,
         (Op::HandoverDeposit, 1) => any_slot(r, v),
         (Op::HandoverCommit, 0) => 1 + r.below(3),
@@ -367,7 +376,7 @@ fn message(r: &mut Random, v: &View<'_>) -> Order {
     order.registers[9] = match r.below(10) {
         0..5 => NO_WAIT,
         5..8 => FOREVER,
-        _ => v.now + r.below(SOON),
+        _ => NOW + r.below(SOON),
     };
     order.registers[10] = pack_caps(caps);
     order.fill = r.draw();

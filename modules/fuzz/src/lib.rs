@@ -4,7 +4,7 @@
 //! priority is above its own: when the driver runs again the call has been made, or waits. So what happens follows
 //! from the seed alone, and two runs of it have the same digest.
 //!
-//! Lines on the results channel, each beginning with `fuzz `: `at CALLS DIGEST`, `op NAME TRIED DONE`,
+//! Lines on the results channel, each beginning with `fuzz `: `at CALLS DIGEST NANOSECONDS`, `op NAME TRIED DONE`,
 //! `call NAME TRIED DONE`, `error NAME COUNT`, `oracle LOOKS PROCESSES CAPABILITIES FLOORS LABELS`, `FAIL CALL REASON`, `done CALLS DIGEST PROCESSES`, `show TEXT`.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
