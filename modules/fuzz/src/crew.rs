@@ -16,7 +16,7 @@ use sila_rt::system::{capabilities, process_create};
 use sila_rt::{clock, op};
 
 use crate::hub::Hub;
-use crate::kernel::{BUNDLE, IRQ, JOB, KEYS, POLICY, POOL, PORTS, Reason, SYSTEM, TEST, works};
+use crate::kernel::{BUNDLE, CACHE, IRQ, JOB, KEYS, POLICY, POOL, PORTS, Reason, SYSTEM, TEST, works};
 use crate::store::Store;
 
 /// Priority of workers, above the driver's.
@@ -158,6 +158,7 @@ impl Worker {
             damaged.map(OwnedSlot::slot),
             record.map(|(slot, _)| slot.slot()),
             Some(POLICY),
+            Some(CACHE),
         ];
         let managed = [
             Some(CLOCK),
@@ -179,6 +180,7 @@ impl Worker {
             Some(hub.slot()),
             Some(hub.slot()),
             Some(BUNDLE),
+            Some(CACHE),
         ];
         let grants = if kit.store.is_some() { &managed[..] } else { &grants[..] };
         let grants: Vec<(u16, Slot)> =

@@ -11,15 +11,16 @@ use fuzz::recipes::{Gift, Step, recipe};
 use fuzz::tally::Tally;
 use fuzz::{CHECK, EPOCH, GIVE, HUB, LANES, Plan, TAKE};
 use sila_abi::protocol::layout::{OWN_POOL, OWN_THREAD};
+use sila_abi::protocol::wire::digest_words;
 use sila_abi::syscall::{FOREVER, NO_WAIT};
 use sila_abi::{Op, Rights, Slot};
 use sila_rt::slots::{OwnedSlot, make, reserve};
-use sila_rt::{clock, ipc, op, thread};
+use sila_rt::{cache, clock, ipc, op, thread};
 
 use crate::crew::{Kit, Worker};
 use crate::hub::{Hub, Mail};
 use crate::judge::Judge;
-use crate::kernel::{IRQ, JOB, POOL, Reason, SYSTEM, TEST, accounts, check, nap, report, works};
+use crate::kernel::{CACHE, IRQ, JOB, POOL, Reason, SYSTEM, TEST, accounts, check, nap, report, works};
 use crate::store::Store;
 
 /// Workers at a time.
@@ -119,6 +120,18 @@ fn settled(want: Option<[u64; 5]>) -> Result<[u64; 5], Reason> {
     Err(format!("frames, bytes, objects, capabilities, held are {last:?} instead of {want:?}"))
 }
 
+/// Takes out of the module cache what the workers put there.
+fn empty_cache() -> Result<(), Reason> {
+    for image in works("the module cache", cache::images(CACHE))? {
+        let [a, b, c, d] = digest_words(&image.module_id);
+        // One that a record of this epoch forbids has left the cache when it is looked for.
+        if let Ok(image) = make(|dst| op::ModuleCacheFind(CACHE, a, b, c, d, dst)) {
+            works("taking an image out", op::CachedImageEvict(image.slot()))?;
+        }
+    }
+    Ok(())
+}
+
 struct Driver {
     kit: Kit,
     plan: Plan,
@@ -188,7 +201,8 @@ impl Driver {
                 report(&format!("fuzz at {call} {:016x} {now}", self.tally.digest()));
             }
         }
-        self.take_apart()
+        self.take_apart()?;
+        empty_cache()
     }
 
     fn recruit(&mut self) -> Result<Worker, Reason> {
@@ -461,7 +475,8 @@ impl Driver {
 /// True if this makes a process, if it succeeds.
 fn makes_process(order: &Order) -> bool {
     let tag = order.tag();
-    tag.call() == sila_abi::syscall::Call::Invoke as u8 && tag.label() == Op::ProcessCreate as u32
+    tag.call() == sila_abi::syscall::Call::Invoke as u8
+        && [Op::ProcessCreate, Op::ProcessCreateCached].iter().any(|op| tag.label() == *op as u32)
 }
 
 /// True if something happens at a time that the order names.

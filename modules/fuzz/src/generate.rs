@@ -67,9 +67,9 @@ pub fn order(r: &mut Random, v: &View<'_>) -> Order {
         *time = match *time {
             NOW..=UNTIL => v.now + (*time - NOW),
             // When these come depends on how long the machine took to start, and on nothing that a seed decides.
+            0 => 0,
             1..=PAST => 1,
-            PAST..NEVER => NEVER,
-            other => other,
+            other => other.max(NEVER),
         };
     }
     order
@@ -218,7 +218,7 @@ fn free_slot(r: &mut Random, v: &View<'_>) -> u64 {
 fn rarity(op: Op) -> u64 {
     match op {
         // It takes a while.
-        Op::ProcessCreate => 8,
+        Op::ProcessCreate | Op::ModuleCacheInsert => 8,
         Op::TestAudit | Op::TestInvariants | Op::SystemAudit => 40,
         Op::ProcessTerminate | Op::ThreadTerminate => 12,
         Op::ThreadSuspend | Op::TestHoldVerification | Op::CapRevoke => 3,
@@ -289,7 +289,8 @@ fn plain(r: &mut Random, v: &View<'_>, op: Op, at: usize, slot: u16) -> u64 {
             1 => NOW + r.below(SOON),
             _ => r.below(2),
         },
-        (Op::ProcessCreate, 3) => r.below(CEILING + 2),
+        (Op::ProcessCreate, 3) | (Op::ProcessCreateCached, 2) => r.below(CEILING + 2),
+        (Op::ProcessCreateCached, 3) => 0,
         (Op::ThreadCreate, 0) if r.once_in(12) => odd(r, v),
         (Op::ThreadCreate, 0) => v.entry,
         (Op::ThreadCreate, 1) if r.once_in(20) => odd(r, v),

@@ -19,6 +19,8 @@ pub const POOL: Slot = Slot(11);
 pub const KEYS: Slot = Slot(12);
 /// The kernel's policy.
 pub const POLICY: Slot = Slot(16);
+/// The module cache.
+pub const CACHE: Slot = Slot(17);
 /// The boot bundle.
 pub const BUNDLE: Slot = Slot(13);
 /// COM2's ports.

@@ -182,6 +182,8 @@ pub const HUB: Slot = Slot(13);
 pub const KEY_RING: u16 = 14;
 /// The policy.
 pub const POLICY: u16 = 24;
+/// The module cache.
+pub const CACHE: u16 = 30;
 /// A sealed image.
 pub const IMAGE_SLOT: u16 = 20;
 /// Its load proof.

@@ -9,7 +9,7 @@ use sila_abi::{Op, Rights};
 use crate::order::{Act, Order, TAIL};
 use crate::random::Random;
 use crate::recipes::{Gift, Script, Step};
-use crate::{HUB, JOB, KEY_RING, POLICY, SANDBOX};
+use crate::{CACHE, HUB, JOB, KEY_RING, POLICY, SANDBOX};
 
 /// What a load is made of, or the KeyRing is given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,6 +74,7 @@ const MADE: u16 = 45;
 const MAPPING: u16 = 46;
 const RECORD: u16 = 47;
 const WEAK: u16 = 48;
+const CACHED: u16 = 49;
 /// Where images are mapped.
 const PLACE: u64 = 0x0000_3000_0000_0000;
 /// The badge that modules of the fuzzer ask for.
@@ -117,7 +118,7 @@ fn pieces(r: &mut Random, stock: &Stock<'_>) -> ([Gift; 2], usize) {
 
 /// A process from an image and a proof, with grants, and what can be done to it and them afterwards.
 fn load(r: &mut Random, s: &mut Script, stock: &Stock<'_>, a: usize) {
-    s.clear(a, IMAGE..WEAK + 1);
+    s.clear(a, IMAGE..CACHED + 1);
     let (pieces, requests) = pieces(r, stock);
     s.take(a, IMAGE, &pieces);
     s.op(a, SANDBOX, Op::EndpointCreate, &[r.below(4), r.below(100), LINK.into()]);
@@ -128,6 +129,9 @@ fn load(r: &mut Random, s: &mut Script, stock: &Stock<'_>, a: usize) {
     if r.once_in(4) {
         write(r, s, a);
     }
+    if r.once_in(2) {
+        insert(r, s, a);
+    }
     create(r, s, a, requests);
     for _ in 0..r.below(5) {
         afterwards(r, s, a);
@@ -136,6 +140,20 @@ fn load(r: &mut Random, s: &mut Script, stock: &Stock<'_>, a: usize) {
         // The same parts once more.
         s.op(a, MADE, Op::CapDelete, &[]);
         create(r, s, a, requests);
+    }
+}
+
+/// The parts go to the module cache, and perhaps out of it again.
+fn insert(r: &mut Random, s: &mut Script, a: usize) {
+    s.op(a, CACHE, Op::ModuleCacheInsert, &[IMAGE.into(), PROOF.into(), CACHED.into()]);
+    match r.below(8) {
+        0 => s.op(a, CACHED, Op::CachedImageEvict, &[]),
+        1 => s.op(a, CACHED, Op::CachedImageStatus, &[]),
+        2 => s.op(a, CACHE, Op::ModuleCacheNext, &[r.below(4)]),
+        3 => s.op(a, IMAGE, Op::CapDelete, &[]),
+        4 => s.op(a, IMAGE, Op::ChargeTransfer, &[SANDBOX.into()]),
+        5 => s.op(a, CACHE, Op::ModuleCacheInsert, &[IMAGE.into(), PROOF.into(), MAPPING.into()]),
+        _ => {}
     }
 }
 
@@ -176,9 +194,14 @@ fn create(r: &mut Random, s: &mut Script, a: usize, requests: usize) {
     }
     let pool = if r.once_in(8) { OWN_POOL.0 } else { SANDBOX };
     let priority = if r.once_in(10) { r.below(256) } else { 1 + r.below(90) };
-    let words = [IMAGE.into(), PROOF.into(), pool.into(), priority, count, MADE.into()];
-    let mut order = Order::invoke(JOB.into(), Op::ProcessCreate, words);
-    order.registers[0] = Tag::new(Call::Invoke, 6 + count as u8, 0, Op::ProcessCreate as u32).0;
+    let (op, words) = if r.once_in(2) {
+        let words = [IMAGE.into(), PROOF.into(), pool.into(), priority, count, MADE.into()];
+        (Op::ProcessCreate, words)
+    } else {
+        (Op::ProcessCreateCached, [CACHED.into(), pool.into(), priority, count, MADE.into(), 0])
+    };
+    let mut order = Order::invoke(JOB.into(), op, words);
+    order.registers[0] = Tag::new(Call::Invoke, 6 + count as u8, 0, op as u32).0;
     order.tail = tail;
     s.push(a, order);
 }
@@ -318,6 +341,8 @@ mod tests {
         let ops: BTreeSet<u32> = steps.iter().map(|step| step.order.tag().label()).collect();
         for op in [
             Op::ProcessCreate,
+            Op::ProcessCreateCached,
+            Op::ModuleCacheInsert,
             Op::ProcessStart,
             Op::KeyRingInstall,
             Op::PolicyInstall,

@@ -127,7 +127,8 @@ impl Store {
             Kind::Record => &self.records,
         };
         let piece = pieces.get(made.at)?;
-        if made.flaw == Flaw::None && made.frozen {
+        // An image goes to the module cache, with what it costs: everybody gets one of their own.
+        if made.flaw == Flaw::None && made.frozen && made.kind != Kind::Image {
             let rights = (Rights::READ | Rights::COPY | Rights::SEAL).bits().into();
             return make(|dst| op::CapCopy(piece.region.slot(), dst, rights)).ok();
         }
