@@ -7,7 +7,7 @@ use crate::{paths, push_link};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use sila_abi::protocol::push::MAX_FILE;
-use sila_abi::trust::FloorRecord;
+use sila_abi::trust::{FloorRecord, RecordKind};
 use std::path::{Path, PathBuf};
 
 /// The options of `push`.
@@ -59,6 +59,7 @@ impl ExportFloorsArgs {
 /// Reads the floors of the system behind this socket or serial port and writes them to the new file `out`, as a record
 /// without signatures. The answer says what was written.
 pub fn export_floors(out: &Path, from: &Path) -> Result<String> {
+    ceremony::check_out(out, RecordKind::Floors)?;
     let mut wire = push_link::open(from)?;
     let (floors, sequence) = push_link::floors(&mut *wire).context("cannot read the floors of the system")?;
     if floors.is_empty() {

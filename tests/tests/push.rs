@@ -294,7 +294,7 @@ fn without_a_running_system_a_push_fails() -> Result<(), Failed> {
     ran.want(ran.status == 64 && ran.err.contains("nowhere"), "a socket that is not there")?;
     let ran = sila(&["push", &nowhere])?;
     ran.want(ran.status == 64 && ran.err.contains("nowhere"), "a file that is not there")?;
-    let ran = sila(&["export-floors", &file, "--from", &nowhere])?;
+    let ran = sila(&["export-floors", &format!("{nowhere}.floors"), "--from", &nowhere])?;
     ran.want(ran.status == 64 && ran.err.contains("nowhere"), "a system that is not there has no floors")?;
     let ran = sila(&["run", "--script", "!push"])?;
     ran.want(ran.status == 64 && ran.err.contains("!push FILE"), "a step without its file")

@@ -20,21 +20,21 @@ fn sessions() -> Result<(Ran, FloorRecord, Ran)> {
     let floors = Bounded::from_vec(floors).map_err(|_| anyhow::anyhow!("two floors are too many"))?;
     let record = maker.keys.sign_record(RecordKind::Floors, &FloorRecord { sequence: 5, floors })?;
     files.put("floors", &record.encode()?)?;
-    let script = "!export-floors %none; !push %floors; floors; !export-floors %out; !export-floors %out";
+    let script = "!export-floors %none.floors; !push %floors; floors; !export-floors %out.floors; !export-floors %out.floors";
     let first = files.run(script, &[])?;
-    let exported = std::fs::read(files.0.join("out")).context("nothing was exported")?;
+    let exported = std::fs::read(files.0.join("out.floors")).context("nothing was exported")?;
     let exported = FloorRecord::decode(&exported).context("what was exported is no floor record")?;
-    let out = files.0.join("out").display().to_string();
+    let out = files.0.join("out.floors").display().to_string();
     let second = files.run("floors; load counter", &["--add-record", &out])?;
     Ok((first, exported, second))
 }
 
 pub fn floors_are_read_off_a_running_system_and_hold_in_the_next() -> Result<(), Failed> {
     let (first, exported, second) = sessions().map_err(|error| format!("{error:#}"))?;
-    let nothing = line(&first, "!export-floors %none");
+    let nothing = line(&first, "!export-floors %none.floors");
     first.want(nothing.contains("the system has no floors"), "at first there is nothing to export")?;
     first.want(line(&first, "!push %floors").contains("the kernel took the floor"), "taken")?;
-    let outs = first.answers("!export-floors %out");
+    let outs = first.answers("!export-floors %out.floors");
     let said = |at: usize| outs.get(at).and_then(|lines| lines.first()).copied().unwrap_or_default();
     first.want(said(0).contains("wrote 2 floors without signatures"), "exported")?;
     first.want(said(1).contains("exists"), "nothing is overwritten")?;
