@@ -3,8 +3,8 @@ use crate::missing::Usage;
 use anyhow::{Context, Result, bail};
 use depot::link::{Answer, Frame, Verdict};
 use rustix::termios::{ControlModes, OptionalActions, SpecialCodeIndex, tcgetattr, tcsetattr};
-use sila_abi::boot::MAX_FLOORS;
 use sila_abi::protocol::push::{Announcement, BEGIN, DATA, FLOORS, MAX_ANSWER, MAX_PAYLOAD};
+use sila_abi::trust::MAX_RECORD_FLOORS;
 use sila_crypto::hash::bulk_digest;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -148,7 +148,7 @@ impl Sender<'_> {
     fn floors(&mut self) -> Result<Option<(Vec<String>, u64)>> {
         let mut floors = Vec::new();
         let mut first = None;
-        for number in 0..=MAX_FLOORS as u32 {
+        for number in 0..=MAX_RECORD_FLOORS as u32 {
             let Verdict::Floor(answer) = self.ask(FLOORS, number, &[])? else {
                 bail!("the system does not tell its floors");
             };
@@ -160,7 +160,7 @@ impl Sender<'_> {
                 None => return Ok(Some((floors, answer.sequence))),
             }
         }
-        bail!("the system tells more than {MAX_FLOORS} floors")
+        bail!("the system tells more than {MAX_RECORD_FLOORS} floors")
     }
 
     /// Sends a frame until it is answered. Text is the last answer of a transfer.

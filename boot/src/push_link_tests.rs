@@ -174,7 +174,9 @@ fn floors_are_read_over_a_bad_line_and_only_as_of_one_moment() {
     assert!(read_floors(&mut restless).is_err());
     assert!(format!("{:#}", floors(&mut restless).unwrap_err()).contains("change all the time"));
     let mut endless = Line::new(|bytes| bytes);
-    endless.floors = vec!["a/b=1".into(); MAX_FLOORS + 1];
+    endless.floors = (0..MAX_RECORD_FLOORS).map(|n| format!("sila/m{n}=1")).collect();
+    assert_eq!(read_floors(&mut endless).unwrap().0.len(), MAX_RECORD_FLOORS, "as many as there can be");
+    endless.floors.push("sila/more=1".into());
     assert!(format!("{:#}", read_floors(&mut endless).unwrap_err()).contains("more than"));
 }
 

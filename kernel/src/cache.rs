@@ -21,6 +21,7 @@ use crate::kernel::{Attention, Fail, Kernel, reference};
 use crate::machine::Machine;
 use crate::memory::region_frames;
 use crate::objects::*;
+use crate::rate::Bucket;
 
 mod operations;
 
@@ -76,8 +77,11 @@ pub struct ModuleCache {
     inserted: u64,
     evicted: u64,
     killed: u64,
-    /// The next entry that is to be asked whether it could still be loaded.
+    /// The next entry that is to be asked whether it could still be loaded; behind the last one, whether all are within
+    /// the limits.
     sweep: Option<u32>,
+    /// How many more images may come in now.
+    pub insertions: Bucket,
 }
 
 /// A ModuleCacheInsert that waits for its verification.
@@ -141,18 +145,42 @@ impl Kernel {
             return Err(Error::SourceGone.into());
         }
         self.regions.get(request.image).ok_or(Error::NotSealed)?.demand_sealed()?;
+        self.demand_exclusive(request.image, 1)?;
         self.authorise_module(&load.manifest, load.digest)?;
         self.hold_to_cache_contract(m, request, load)?;
         let at = self.free_slot(caller, request.dst)?;
         let id = match self.cached_with(key) {
             Some(id) => id,
-            None => self.enter_image(request.image, load, key)?,
+            None => {
+                let id = self.enter_image(request.image, load, key)?;
+                // From now on nobody can name the Region: what is evicted is given back.
+                let [_, image, _] = &request.held;
+                if let Ok(found) = self.find(caller, image.slot) {
+                    self.delete(m, found.id);
+                }
+                id
+            }
         };
         self.use_image(id);
         self.keyring.remember(&load.manifest, load.digest);
         let object = reference(ObjectType::CachedImage, id);
         self.install(at, Cap { object, rights: CACHED_RIGHTS, badge: 0, origin: Origin::NONE });
         Ok(())
+    }
+
+    /// Refuses an image that anybody else names, maps, runs from or has verified: what only the cache holds can be evicted.
+    /// `pins`: those of the request itself.
+    fn demand_exclusive(&self, image: RegionId, pins: u32) -> Result<(), Error> {
+        let r = self.regions.get(image).ok_or(Error::ObjectGone)?;
+        if r.caps == 1 && r.mappings == 0 && r.pins == pins { Ok(()) } else { Err(Error::NotExclusive) }
+    }
+
+    /// What is evident before anything is verified: a cache that has no room and cannot make any, an image that somebody
+    /// else has a hold on.
+    fn demand_admissible(&self, image: RegionId) -> Result<(), Error> {
+        let pages = self.regions.get(image).ok_or(Error::NotSealed)?.pages;
+        self.demand_exclusive(image, 0)?;
+        self.demand_cache_room(region_frames(pages.into()))
     }
 
     fn enter_image(
@@ -185,30 +213,48 @@ impl Kernel {
         Ok(id)
     }
 
-    /// Takes out what was used longest ago until another image of so many frames fits. What has gone is given back by the
-    /// reaper: until then the Pool may have too few frames.
-    fn make_cache_room(&mut self, pool: PoolId, frames: u64) -> Result<(), Error> {
+    /// Images that nobody holds a capability to or runs from: with what they cost, and when they were used last.
+    fn idle_images(&self) -> impl Iterator<Item = (CachedImageId, u64, u64)> {
+        self.cached.iter().filter_map(|(id, entry)| {
+            let alone = self.regions.get(entry.image).is_some_and(|r| r.pins == 1);
+            (entry.caps == 0 && alone).then_some((id, entry.frames, entry.used))
+        })
+    }
+
+    /// Whether another image of so many frames fits, once all that can go has gone.
+    fn demand_cache_room(&self, frames: u64) -> Result<(), Error> {
         let (max_frames, max_entries) = self.cache_limits();
-        if frames > max_frames || max_entries == 0 {
-            return Err(Error::CacheFull);
+        let (mut entries, mut kept) = (self.cached.live(), self.cache.frames);
+        for (_, frames, _) in self.idle_images() {
+            (entries, kept) = (entries.saturating_sub(1), kept.saturating_sub(frames));
         }
-        loop {
-            let fits = self.cached.live() < max_entries && self.cache.frames + frames <= max_frames;
-            let left = self.pools.get(pool).map_or(0, |p| p.frames.left());
-            if fits && left >= frames {
-                return Ok(());
-            }
-            if fits && !self.nothing_to_reap() {
-                return Err(Error::OutOfFrames);
-            }
-            let idle = |(id, entry): (CachedImageId, &CachedImage)| {
-                let alone = self.regions.get(entry.image).is_some_and(|r| r.pins == 1);
-                (entry.caps == 0 && alone).then_some((entry.used, id))
-            };
-            let oldest = self.cached.iter().filter_map(idle).min_by_key(|(used, _)| *used);
-            let (_, id) = oldest.ok_or(Error::CacheFull)?;
-            self.remove_image(id, Gone::Evicted);
+        let fits = entries < max_entries && kept.saturating_add(frames) <= max_frames;
+        if fits { Ok(()) } else { Err(Error::CacheFull) }
+    }
+
+    /// Takes out what was used longest ago if another image of so many frames does not fit: one image, and what it cost
+    /// is given back by the reaper before this is tried again. Nothing goes if that would not suffice.
+    fn make_cache_room(&mut self, pool: PoolId, frames: u64) -> Result<(), Error> {
+        self.demand_cache_room(frames)?;
+        let (max_frames, max_entries) = self.cache_limits();
+        let fits = self.cached.live() < max_entries && self.cache.frames.saturating_add(frames) <= max_frames;
+        let left = self.pools.get(pool).map_or(0, |p| p.frames.left());
+        if fits && left >= frames {
+            return Ok(());
         }
+        if fits && !self.nothing_to_reap() {
+            return Err(Error::OutOfFrames);
+        }
+        // Images that were killed while processes run from them can still take frames of the Pool.
+        if self.evict_oldest() { Err(Error::OutOfFrames) } else { Err(Error::CacheFull) }
+    }
+
+    /// Takes out what was used longest ago of all that can go; false if nothing can.
+    fn evict_oldest(&mut self) -> bool {
+        let oldest = self.idle_images().min_by_key(|(_, _, used)| *used);
+        let Some((id, ..)) = oldest else { return false };
+        self.remove_image(id, Gone::Evicted);
+        true
     }
 
     /// Ends an entry: from here on no capability reaches it. Who runs from the image goes on.
@@ -278,15 +324,21 @@ impl Kernel {
         self.cache.sweep.is_some()
     }
 
-    /// Asks one entry. True if there was one to ask.
+    /// Asks one entry, or takes one out that is too many under the policy in force. True if there was something to do.
     pub(crate) fn sweep_step(&mut self) -> bool {
         let Some(from) = self.cache.sweep else { return false };
         let next = (from..self.cached.capacity()).find_map(|at| self.cached.at(at).map(|(id, _)| (at, id)));
-        self.cache.sweep = next.map(|(at, _)| at + 1);
-        if let Some((_, id)) = next
-            && !self.could_be_loaded(id)
-        {
-            self.remove_image(id, Gone::Killed);
+        if let Some((at, id)) = next {
+            self.cache.sweep = Some(at + 1);
+            if !self.could_be_loaded(id) {
+                self.remove_image(id, Gone::Killed);
+            }
+            return true;
+        }
+        let (max_frames, max_entries) = self.cache_limits();
+        let beyond = self.cached.live() > max_entries || self.cache.frames > max_frames;
+        if !(beyond && self.evict_oldest()) {
+            self.cache.sweep = None;
         }
         true
     }

@@ -266,7 +266,7 @@ macro_rules! for_each_operation {
             192 PolicyRead(Policy, READ, plain) (offset: Word)
                 "Up to 112 words of the policy's encoding (crate::policy::Policy) from a word offset on. Word 0: how many follow in words 6 up; word 1: its length in bytes.";
             200 ModuleCacheInsert(ModuleCache, WRITE, blocks) (image: Cap(Region, MANAGE), proof: Cap(Region, READ), dst: Dst)
-                "Verify the manifest and the sealed image by the KeyRing and keep them for later processes; the image is charged to the cache from now on. The CachedImage goes to dst. What was used longest ago makes room, unless somebody has a capability to it or runs from it.";
+                "Verify the manifest and the sealed image by the KeyRing and keep them for later processes. The image is named by this capability alone, and nothing maps it or runs from it (NotExclusive); the capability goes into the cache, which pays from now on, unless it has the module already. The CachedImage goes to dst. What was used longest ago makes room, unless somebody has a capability to it or runs from it. Insertions count against the policy's rate of creations, of which the cache has its own (RateLimited).";
             201 ModuleCacheFind(ModuleCache, CREATE, plain) (key_0: Word, key_1: Word, key_2: Word, key_3: Word, dst: Dst)
                 "The image with this key (sila_crypto::hash::module_id of publisher, name and version, in little-endian words), if the cache has it and it could still be loaded. NotCached otherwise.";
             202 ModuleCacheStatus(ModuleCache, READ, plain) ()

@@ -5,7 +5,7 @@
 //! signed is the [`RecordStatement`] over the record's encoding.
 
 extern crate alloc;
-use crate::boot::{Floor, MAX_FLOORS};
+use crate::boot::Floor;
 use crate::policy::covers;
 use crate::record::{
     Bounded, DecodeError, Digest, KeyId, Name, Version, VersionRange, decode_canonical, encode_canonical,
@@ -196,8 +196,11 @@ pub struct FloorRecord {
     /// Rises with every signed floor record.
     pub sequence: u64,
     /// The floors, each module once.
-    pub floors: Bounded<Floor, MAX_FLOORS>,
+    pub floors: Bounded<Floor, MAX_RECORD_FLOORS>,
 }
+
+/// The most floors of a record: all that a running system can have.
+pub const MAX_RECORD_FLOORS: usize = 1024;
 
 /// The most bytes of the record in a [`SignedRecord`].
 pub const SIGNED_MAX: usize = 32 << 10;

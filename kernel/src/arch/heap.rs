@@ -2,7 +2,8 @@
 //!
 //! Owns: all dynamic memory of the kernel. The boot heap serves until `seal`; afterwards ordinary
 //! kernel code that allocates gets nothing, which is a bug and ends in a panic. The verification
-//! context has a scratch arena that only grows, and is emptied before each job. What is to outlive a job (keys, policies,
+//! context has a scratch arena that only grows, and is emptied before each job (while a test holds the verdict of an
+//! earlier one, it grows on). What is to outlive a job (keys, policies,
 //! root sets that come into force) it puts into a keeping: an arena that counts its blocks and is begun anew only when
 //! none of them is left. Which heap is meant is told by the stack the caller runs on (boot itself borrows the context's)
 //! and by `keep`. Invariant: they never lend to each other.

@@ -25,7 +25,7 @@ impl Kernel {
         c: &Invocation,
     ) -> Result<Flow, Fail> {
         match op {
-            Op::ModuleCacheInsert => self.begin_insert(c),
+            Op::ModuleCacheInsert => self.begin_insert(m, c),
             Op::ModuleCacheFind => self.find_image(c),
             Op::ModuleCacheStatus => {
                 let mut words = [0u64; size_of::<CacheRecord>() / 8];
@@ -45,16 +45,18 @@ impl Kernel {
         }
     }
 
-    fn begin_insert(&mut self, c: &Invocation) -> Result<Flow, Fail> {
+    fn begin_insert(&mut self, m: &mut impl Machine, c: &Invocation) -> Result<Flow, Fail> {
         c.dst()?;
         let (image, proof): (RegionId, RegionId) = (c.arg_id(0)?, c.arg_id(1)?);
         self.regions.get(image).ok_or(Error::NotSealed)?.demand_sealed()?;
         if self.regions.get(proof).map_or(0, |r| r.pages as usize) * 4096 > COPY_MAX {
             return Err(Error::BadProof.into());
         }
+        self.demand_admissible(image)?;
         if !self.can_verify(c.process) {
             return Err(Error::VerificationBusy.into());
         }
+        self.count_insertion(m.now())?;
         let held = [Held { slot: c.slot, cap: c.found.cap }, c.held(0)?, c.held(1)?];
         let request = InsertRequest { image, proof, held, dst: Slot(c.args[2] as u16) };
         self.pin_region(image, true);
@@ -64,6 +66,14 @@ impl Kernel {
         self.shrink_grown();
         self.start_wait(c.thread, ThreadState::Verifying, u64::MAX);
         Ok(Flow::Blocked)
+    }
+
+    /// Takes one of the insertions that policy permits: as many as creations of processes in a Job, since each costs as
+    /// much to verify.
+    fn count_insertion(&mut self, now: u64) -> Result<(), Fail> {
+        let limits = self.keyring.policy().map(|p| (p.policy.creation_burst, p.policy.creation_per_second));
+        let Some((burst, rate)) = limits else { return Ok(()) };
+        self.cache.insertions.take(now, burst, rate).map_err(|wait| Fail::with(Error::RateLimited, wait))
     }
 
     /// The image with a key. One that could no longer be loaded is taken out, whether or not the reaper has asked it yet.

@@ -70,7 +70,10 @@ impl Trust {
     fn insert(&mut self, module: &Signed, dst: Slot) -> Result<(), (Error, Vec<u64>)> {
         self.begin_insert(module, dst);
         let done = self.finish();
-        self.forget_parts();
+        // The image's capability went into the cache, or is still there.
+        let _ = self.w.invoke(self.a, IMAGE, Op::CapDelete, &[]);
+        self.drop(PROOF);
+        self.w.settle();
         done.map(|_| ())
     }
 
@@ -375,8 +378,9 @@ fn policy_and_boot_manifest_bound_the_cache() {
     t.install_by(POLICY, Op::PolicyInstall, &signed(RecordKind::Policy, &smaller)).unwrap();
     t.w.settle();
     assert_eq!((t.cache_state().max_entries, t.cache_state().max_frames), (1, 50));
+    assert_eq!(t.cached(), [3], "a smaller cache is so at once");
     t.fill(5..6);
-    assert_eq!(t.cached(), [5], "the next one in makes the cache as small as it should be");
+    assert_eq!(t.cached(), [5]);
     let none = Policy { cache_frames: 0, ..policy(3, &signer(OWNER)) };
     t.install_by(POLICY, Op::PolicyInstall, &signed(RecordKind::Policy, &none)).unwrap();
     assert_eq!(t.insert(&patch(6), CACHED).unwrap_err().0, Error::CacheFull);
@@ -384,6 +388,91 @@ fn policy_and_boot_manifest_bound_the_cache() {
     assert_eq!(t.w.k.make_cache(10, CachedImage::SLOTS + 1), Err(Error::InvalidArgument));
     t.w.k.make_cache(10, 1).unwrap();
     assert_eq!(t.w.k.make_cache(10, 1), Err(Error::InvalidArgument), "there is one");
+}
+
+/// What somebody else has a hold on could not be given back when it is evicted.
+#[test]
+fn an_image_that_anybody_else_names_maps_or_runs_from_does_not_come_in() {
+    let good = patch(1);
+    let holds: [(&str, fn(&mut Trust)); 3] = [
+        ("names", |t| {
+            t.w.invoke(t.a, IMAGE, Op::CapCopy, &[44, Rights::READ.bits().into()]).unwrap();
+        }),
+        ("maps", |t| {
+            let words = [PROCESS.0.into(), 0x90_0000, 0, 1, 0, 44];
+            t.w.invoke(t.a, IMAGE, Op::RegionMap, &words).unwrap();
+        }),
+        ("runs from", |t| {
+            let page = t.w.k.threads.get(t.a.thread).unwrap().message.unwrap().0;
+            t.w.m.frame(page)[6] = REQUEST_ENDPOINT << 16 | u64::from(GRANT.0);
+            let args = [IMAGE.0.into(), PROOF.0.into(), POOL.0.into(), 30, 1, MADE.0.into()];
+            t.verified(JOB, Op::ProcessCreate, &args, 7).unwrap();
+        }),
+    ];
+    let insert = |t: &mut Trust| {
+        let args = [IMAGE.0.into(), PROOF.0.into(), CACHED.0.into()];
+        t.verified(CACHE, Op::ModuleCacheInsert, &args, 6).map_err(|(e, _)| e)
+    };
+    for (what, hold) in holds {
+        let mut t = with_cache(100, 4);
+        t.region(IMAGE, &good.0);
+        t.region(PROOF, &good.1);
+        hold(&mut t);
+        assert_eq!(insert(&mut t), Err(Error::NotExclusive), "{what}");
+        assert_eq!(t.cached(), vec![]);
+    }
+    // Nor if it happens while the image is verified.
+    let mut t = with_cache(100, 4);
+    t.begin_insert(&good, CACHED);
+    t.w.k.schedule(&mut t.w.m);
+    t.w.m.run_verification();
+    let found = t.w.k.find(t.a.process, IMAGE).unwrap();
+    let at = t.w.k.free_slot(t.a.process, Slot(44)).unwrap();
+    assert!(t.w.k.derive(found.id, at, Cap { rights: Rights::READ, ..found.cap }));
+    t.w.k.enter(&mut t.w.m, Entry::VerificationDone);
+    assert_eq!(t.w.outcome(t.a).status(), Err(Error::NotExclusive));
+    t.drop(Slot(44));
+    insert(&mut t).unwrap();
+    assert!(t.w.k.find(t.a.process, IMAGE).is_err(), "the cache has the only way to it");
+}
+
+/// The frames of what is evicted come back, and a refused insertion takes nothing out.
+#[test]
+fn an_insertion_that_is_refused_evicts_nothing() {
+    let mut t = with_cache(2 * FRAMES - 1, 4);
+    t.fill(1..2);
+    let mut t2 = with_cache(100, 2);
+    t2.fill(1..2);
+    t2.insert(&patch(2), OTHER).unwrap();
+    let smaller = Policy { cache_frames: FRAMES, ..policy(2, &signer(OWNER)) };
+    t2.install_by(POLICY, Op::PolicyInstall, &signed(RecordKind::Policy, &smaller)).unwrap();
+    t2.w.settle();
+    assert_eq!(t2.cached(), [2], "what is idle goes when the cache gets smaller, what is held stays");
+    let verified = t2.w.k.counters.verifications;
+    assert_eq!(t2.insert(&patch(3), CACHED).unwrap_err().0, Error::CacheFull);
+    assert_eq!(t2.w.k.counters.verifications, verified, "nothing is verified for a cache without room");
+    assert_eq!(t2.cached(), [2]);
+    assert_eq!(t.cached(), [1]);
+    t.fill(2..3);
+    assert_eq!((t.cached(), t.cache_pool().0), (vec![2], FRAMES));
+}
+
+#[test]
+fn insertions_come_no_faster_than_policy_says() {
+    let mut t = with_cache(100, 4);
+    let slow = Policy { creation_burst: 2, creation_per_second: 1, ..policy(2, &signer(OWNER)) };
+    t.install_by(POLICY, Op::PolicyInstall, &signed(RecordKind::Policy, &slow)).unwrap();
+    let mut refused = patch(1);
+    *refused.1.last_mut().unwrap() ^= 1;
+    for _ in 0..2 {
+        // What is refused costs as much as what comes in.
+        assert_eq!(t.insert(&refused, CACHED).unwrap_err().0, Error::BinarySignature);
+    }
+    let verified = t.w.k.counters.verifications;
+    assert_eq!(t.insert(&patch(1), CACHED).unwrap_err().0, Error::RateLimited);
+    assert_eq!(t.w.k.counters.verifications, verified);
+    t.w.m.time += 1_000_000_000;
+    t.insert(&patch(1), CACHED).unwrap();
 }
 
 /// A cached image is on its way into a process when it goes: at every point the creation comes to nothing, whole.

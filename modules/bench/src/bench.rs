@@ -85,6 +85,7 @@ pub struct Client {
     pub image: OwnedSlot,
     proofs: [OwnedSlot; 8],
     small: OwnedSlot,
+    small_image: &'static [u8],
     /// Bytes of the small image.
     pub small_bytes: usize,
     cases: [(OwnedSlot, u64); 2],
@@ -172,9 +173,21 @@ impl Client {
         };
         let [whole, short] = CASES;
         let cases = [case(whole)?, case(short)?];
-        let (small, small_bytes) = (data(&bundle, SMALL).and_then(sealed)?, data(&bundle, SMALL)?.len());
+        let small_image = data(&bundle, SMALL)?;
+        let (small, small_bytes) = (sealed(small_image)?, small_image.len());
         let unit = calibrate();
-        Ok(Self { unit, image, proofs, small, small_bytes, cases, image_bytes, large_page, plan })
+        Ok(Self {
+            unit,
+            image,
+            proofs,
+            small,
+            small_image,
+            small_bytes,
+            cases,
+            image_bytes,
+            large_page,
+            plan,
+        })
     }
 
     /// The slot of a proof.
@@ -196,6 +209,11 @@ impl Client {
     /// The sealed small image.
     pub fn small(&self) -> Slot {
         self.small.slot()
+    }
+
+    /// A sealed Region of its own with the small image.
+    pub fn small_copy(&self) -> Result<OwnedSlot, Reason> {
+        sealed(self.small_image)
     }
 
     /// A Region with a signature to be checked, or with one that is cut short, and how many bytes it has.

@@ -119,7 +119,8 @@ fn forget() -> Result<(), Reason> {
 
 /// Makes a process of the small image as the cache has it.
 fn create_cached(client: &Client) -> Result<u64, Reason> {
-    let image = make(|dst| op::ModuleCacheInsert(CACHE, client.small(), client.proof(Proof::Small), dst))?;
+    let small = client.small_copy()?;
+    let image = make(|dst| op::ModuleCacheInsert(CACHE, small.slot(), client.proof(Proof::Small), dst))?;
     let ticks = ticks(|| new_cached_process(image.slot(), PROCESS))?;
     end_process(PROCESS)?;
     op::CachedImageEvict(image.slot())?;

@@ -262,12 +262,13 @@ impl Answer {
         let (verb, rest) = (words.next()?, words.next().unwrap_or(""));
         let verdict = match verb {
             "ack" => Verdict::Ack(rest.parse().ok()?),
+            // Whoever is at the other end: what is shown to people must not steer their terminal.
             "nack" => {
                 let (number, why) = rest.split_once(' ').unwrap_or((rest, ""));
-                Verdict::Nack(number.parse().ok()?, why.to_string())
+                Verdict::Nack(number.parse().ok()?, plain(why))
             }
-            "done" => Verdict::Done(rest.to_string()),
-            "refused" => Verdict::Refused(rest.to_string()),
+            "done" => Verdict::Done(plain(rest)),
+            "refused" => Verdict::Refused(plain(rest)),
             "floor" => Verdict::Floor(FloorAnswer::parse(rest)?),
             _ => return None,
         };

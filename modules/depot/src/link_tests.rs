@@ -111,6 +111,15 @@ fn answers_round_trip_and_other_lines_are_none() {
 }
 
 #[test]
+fn what_is_heard_does_not_steer_a_terminal() {
+    for verb in ["done", "refused", "nack 3"] {
+        let line = std::format!("depot 1 {verb} \x1b]0;gone\x07 the kernel took it\x1b[2K");
+        let said = std::format!("{:?}", Answer::parse(&line).unwrap());
+        assert!(said.contains("?]0;gone? the kernel took it?[2K"), "{said}");
+    }
+}
+
+#[test]
 fn answers_are_one_short_line_whatever_they_say() {
     let nasty = "a\nb\r\x1b[2J".to_string() + &"é".repeat(MAX_ANSWER);
     for verdict in

@@ -151,3 +151,31 @@ pub fn the_cache_gives_everything_back(lab: &Lab) -> Outcome {
         evict(cached)
     })
 }
+
+pub fn a_manager_gains_nothing_by_the_cache(lab: &Lab) -> Outcome {
+    // An image by another's proof.
+    let image = sealed(lab.data(crate::PROBE_IMAGE)?)?;
+    let tiny = sealed(lab.data(crate::TINY_PROOF)?)?;
+    refused("another image's proof", insert(image.slot(), tiny.slot()), Error::ImageSize)?;
+    // An image that it keeps a second way to.
+    let second = works("CapCopy", copy(image.slot(), Rights::READ))?;
+    refused("an image with two names", insert(image.slot(), lab.proof()), Error::NotExclusive)?;
+    drop(second);
+    let cached = works("ModuleCacheInsert", insert(image.slot(), lab.proof()))?;
+    refused("the image afterwards", op::RegionStatus(image.slot()), Error::NoCapability)?;
+    // More, or less, than the manifest says.
+    let command = works("EndpointCreate", make(|dst| op::EndpointCreate(OWN_POOL, 0, 0, dst)))?;
+    let good = (REQUEST_COMMAND, command.slot());
+    let attempt = |grants: &[(u16, Slot)]| create_cached(cached.slot(), grants);
+    refused("a grant that nobody asked for", attempt(&[good, (6, CLOCK)]), Error::GrantUnrequested)?;
+    refused("no source for what is mandatory", attempt(&[]), Error::RequestNotGranted)?;
+    let weak = works("CapCopy", copy(command.slot(), Rights::SEND | Rights::COPY))?;
+    refused("too few rights", attempt(&[(REQUEST_COMMAND, weak.slot())]), Error::RequestRights)?;
+    refused("another type", attempt(&[(REQUEST_COMMAND, CLOCK)]), Error::RequestWrongType)?;
+    let high = make(|dst| {
+        process_create_cached(JOB, cached.slot(), POOL, 255, &[good], dst)?;
+        Ok(op::Words::default())
+    });
+    refused("a priority above the ceiling", high, Error::PriorityTooHigh)?;
+    evict(cached)
+}

@@ -257,6 +257,7 @@ pub const TESTS: &[Test] = tests! {
         a_process_from_the_cache_is_the_one_that_its_parts_make
         an_image_is_found_by_its_module_s_id_until_it_is_taken_out
         nothing_that_is_not_verified_comes_in
+        a_manager_gains_nothing_by_the_cache
         the_cache_gives_everything_back;
     signatures:
         outside_vectors_hold_in_ring_3
