@@ -390,11 +390,14 @@ fn policy_and_boot_manifest_bound_the_cache() {
     assert_eq!(t.w.k.make_cache(10, 1), Err(Error::InvalidArgument), "there is one");
 }
 
+/// Gets a hold on the image that is to come in.
+type Hold = fn(&mut Trust);
+
 /// What somebody else has a hold on could not be given back when it is evicted.
 #[test]
 fn an_image_that_anybody_else_names_maps_or_runs_from_does_not_come_in() {
     let good = patch(1);
-    let holds: [(&str, fn(&mut Trust)); 3] = [
+    let holds: [(&str, Hold); 3] = [
         ("names", |t| {
             t.w.invoke(t.a, IMAGE, Op::CapCopy, &[44, Rights::READ.bits().into()]).unwrap();
         }),
