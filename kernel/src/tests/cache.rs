@@ -151,7 +151,9 @@ fn a_process_is_made_from_the_cache_as_from_its_parts() {
     // What vouched for it is gone, and who brought it pays for nothing but a slot.
     assert_eq!(t.w.invoke(t.a, POOL, Op::PoolStatus, &[]).unwrap()[..2], before[..2]);
     assert_eq!(t.cache_pool(), (FRAMES, cost::<CachedImage>() + cost::<Region>()));
+    let verified = t.w.k.counters.verifications;
     t.create_cached(CACHED).unwrap();
+    assert_eq!(t.w.k.counters.verifications, verified, "nothing is verified again");
     let made = |t: &Trust| {
         let process = t.w.k.find(t.a.process, MADE).unwrap().cap;
         t.w.k.processes.get(crate::kernel::id_of(&process)).unwrap().identity
