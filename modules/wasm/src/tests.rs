@@ -227,6 +227,15 @@ fn wasm_long_code_section_without_functions_is_refused() {
     }
 }
 
+/// Code that goes on behind the end of its function. (A debug assertion of wasmi 2.0.0 minds, before the validator does;
+/// the workspace builds wasmi without them, as the module is shipped.)
+#[test]
+fn wasm_code_behind_the_end_of_a_function_is_refused() {
+    let mut bytes = ADD.to_vec();
+    bytes[35] = 0x0b;
+    assert!(run(&bytes, "a", &[1, 2], Limits { fuel: 10_000, memory_pages: 1 }).is_err());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
